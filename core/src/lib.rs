@@ -1,0 +1,10 @@
+//! Baton's decisions, and nothing else.
+//!
+//! Everything here is a function of its arguments: the state, an input, and `now` where time matters. There is no
+//! socket, no file, no clock, no thread and no source of entropy in this crate; `clippy.toml` beside it says so to the
+//! compiler. The same code runs in the daemon, in the property tests and under a simulator.
+
+pub mod event;
+pub mod id;
+pub mod policy;
+pub mod time;
