@@ -99,7 +99,7 @@ name! {
 ///
 /// It is `token_floor + log index`, so it fits in 53 bits and survives any JSON parser.
 /// Source of the idea: Kleppmann, "How to do distributed locking" (2016); Chubby's sequencers (Burrows, 2006).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = u64, example = 42))]
 pub struct Token(pub u64);

@@ -4,7 +4,11 @@
 //! socket, no file, no clock, no thread and no source of entropy in this crate; `clippy.toml` beside it says so to the
 //! compiler. The same code runs in the daemon, in the property tests and under a simulator.
 
+pub mod command;
 pub mod event;
 pub mod id;
 pub mod policy;
+pub mod probe;
+pub mod state;
 pub mod time;
+pub mod transition;

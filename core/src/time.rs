@@ -36,7 +36,9 @@ impl Millis {
 
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a duration: write a number and a unit, as in \"500ms\", \"10s\", \"5m\", \"1h\" (at most ten years)")]
+#[error(
+    "\"{0}\" is not a duration: write a number and a unit, as in \"500ms\", \"10s\", \"5m\", \"1h\" (at most ten years)"
+)]
 pub struct InvalidDuration(String);
 
 impl FromStr for Millis {
@@ -147,7 +149,15 @@ mod tests {
 
     #[test]
     fn durations_round_trip_in_their_largest_unit() {
-        for (text, ms) in [("0s", 0), ("500ms", 500), ("1s", 1_000), ("90s", 90_000), ("5m", 300_000), ("1h", 3_600_000), ("3d", 259_200_000)] {
+        for (text, ms) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("1s", 1_000),
+            ("90s", 90_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("3d", 259_200_000),
+        ] {
             assert_eq!(text.parse(), Ok(Millis(ms)));
             assert_eq!(Millis(ms).to_string(), text);
         }

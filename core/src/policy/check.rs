@@ -30,7 +30,6 @@ pub enum CheckKind {
 /// An inclusive range of HTTP status codes, written `"200-299"` or `"204"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "200-299"))]
 pub struct StatusRange {
     /// The lowest status in the range.
     pub low: u16,
@@ -104,6 +103,7 @@ pub struct Check {
     /// HTTP: the method.
     pub method: String,
     /// HTTP: the answers that count as well.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, example = json!(["200-299"])))]
     pub expect_status: Vec<StatusRange>,
     /// HTTP: a regular expression that the first part of the body must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -27,7 +27,6 @@ words! {
 /// Where an instance listens: `host:port`, `1.2.3.4:80` or `[::1]:80`. A host name is resolved by each prober.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "10.0.0.7:5432"))]
 pub struct Address {
     /// A host name or an IP literal, without brackets.
     pub host: String,
@@ -45,7 +44,11 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let error = || InvalidAddress(text.chars().take(HOST_MAX).collect());
         let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
-        let port = port.parse::<u16>().ok().filter(|&number| number > 0 && port.bytes().all(|b| b.is_ascii_digit())).ok_or_else(error)?;
+        let port = port
+            .parse::<u16>()
+            .ok()
+            .filter(|&number| number > 0 && port.bytes().all(|b| b.is_ascii_digit()))
+            .ok_or_else(error)?;
         let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
             Some(_) => return Err(error()),
@@ -53,7 +56,10 @@ impl FromStr for Address {
         };
         let named = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
         let good = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() || text.starts_with('['))
-            || ((1..=HOST_MAX).contains(&host.len()) && host.bytes().all(named) && !host.starts_with('-') && !host.starts_with('.'));
+            || ((1..=HOST_MAX).contains(&host.len())
+                && host.bytes().all(named)
+                && !host.starts_with('-')
+                && !host.starts_with('.'));
         if good { Ok(Self { host: host.to_owned(), port }) } else { Err(error()) }
     }
 }
@@ -73,7 +79,11 @@ impl From<Address> for String {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -92,6 +102,7 @@ pub struct Overrides {
 pub struct Registration {
     /// Where it listens. May be left out for `heartbeat` instances without checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "10.0.0.7:5432"))]
     pub address: Option<Address>,
     /// The site or failure domain it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +150,21 @@ mod tests {
         for good in ["127.0.0.1:80", "[::1]:8080", "db-1.example.com:5432", "localhost:1", "my_host:65535"] {
             assert_eq!(good.parse::<Address>().map(|a| a.to_string()), Ok(good.to_owned()));
         }
-        for bad in ["", "localhost", ":80", "h:0", "h:65536", "h:+1", "h: 1", "::1:80", "[::1]", "[h]:80", "a b:1", "http://h:80", "-h:1"] {
+        for bad in [
+            "",
+            "localhost",
+            ":80",
+            "h:0",
+            "h:65536",
+            "h:+1",
+            "h: 1",
+            "::1:80",
+            "[::1]",
+            "[h]:80",
+            "a b:1",
+            "http://h:80",
+            "-h:1",
+        ] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
     }

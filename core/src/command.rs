@@ -1,0 +1,360 @@
+//! Everything that can be asked of the state machine, and how it answers. A command carries all that `apply` needs:
+//! the time, the entropy and the choices come with it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
+use crate::policy::{ProofKind, Registration, Spec};
+use crate::probe::{Evidence, Verdict};
+use crate::time::{ClusterTime, Millis, WallTime};
+use crate::transition::{TransitionKind, Trigger};
+
+/// One log entry: commands that were proposed together, in order, under one stamp of the leader's clocks.
+///
+/// Batching is why many clients do not cost many entries. At most one promotion is accepted in a batch, since its token
+/// is made of the entry's log index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The decision clock when the leader proposed it.
+    pub time: ClusterTime,
+    /// The leader's wall clock then: a label.
+    pub wall: WallTime,
+    /// The commands, in order.
+    pub commands: Vec<Command>,
+}
+
+/// One request to change the state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Command {
+    /// Gives the cluster its id; only the first one counts.
+    ClusterCreate {
+        /// A UUID, made by the first leader.
+        cluster_id: String,
+    },
+    /// A node says where it can be reached.
+    NodeAnnounce(NodeAnnounce),
+    /// The leader no longer hears a node: its verdicts leave the denominator.
+    ObserverLost {
+        /// The node.
+        node: NodeId,
+        /// How long the leader has not heard it.
+        silent_for: Millis,
+    },
+    /// The leader hears a lost node again.
+    ObserverBack {
+        /// The node.
+        node: NodeId,
+    },
+    /// Creates a service or replaces its spec.
+    ServicePut(ServicePut),
+    /// Removes a service and its instances.
+    ServiceDelete(ServiceDelete),
+    /// Registers an instance or replaces its registration.
+    InstancePut(InstancePut),
+    /// Removes an instance.
+    InstanceDelete(InstanceDelete),
+    /// An observer's verdicts changed.
+    VerdictsRecord(VerdictsRecord),
+    /// Opens a transition: the service has no active from here on, until the promotion.
+    TransitionStart(TransitionStart),
+    /// Promotes an instance within an open transition, and mints its token.
+    Promote(Promote),
+    /// Gives up an open transition.
+    TransitionAbort(TransitionAbort),
+    /// Forgets events up to a revision, on every node alike.
+    EventsCompact {
+        /// The last revision to forget.
+        through: Revision,
+    },
+}
+
+/// Where a node can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAnnounce {
+    /// The node.
+    pub node: NodeId,
+    /// `host:port` of its API listener.
+    pub api: String,
+    /// `host:port` of its peer listener.
+    pub peer: String,
+    /// The version of its binary.
+    pub version: String,
+}
+
+/// Creates a service or replaces its spec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServicePut {
+    /// Its name.
+    pub service: ServiceName,
+    /// What is wanted of it.
+    pub spec: Box<Spec>,
+    /// Only if its generation is this one (`If-Match`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// Removes a service and its instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDelete {
+    /// Its name.
+    pub service: ServiceName,
+    /// Only if its generation is this one (`If-Match`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// Registers an instance or replaces its registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstancePut {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its id.
+    pub instance: InstanceId,
+    /// What is said of it.
+    pub registration: Box<Registration>,
+    /// The session that a `heartbeat` instance gets: entropy, so it comes from the edge.
+    pub session: String,
+    /// Only if its generation is this one (`If-Match`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// Removes an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceDelete {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its id.
+    pub instance: InstanceId,
+    /// Only if its generation is this one (`If-Match`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// An observer's verdicts changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictsRecord {
+    /// The observer.
+    pub observer: NodeId,
+    /// What it holds now, instance by instance.
+    pub verdicts: Vec<VerdictReport>,
+}
+
+/// What an observer holds of one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictReport {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The instance's `epoch` that was looked at; a verdict on an older one is dropped.
+    pub epoch: Revision,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// Opens a transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransitionStart {
+    /// The service.
+    pub service: ServiceName,
+    /// What kind of move.
+    pub kind: TransitionKind,
+    /// The token of the active that the proposer saw; `None`: it saw no active. Refused when that has moved on.
+    pub seen_token: Option<Token>,
+    /// The instance to promote, where it is settled already (an operator named it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<InstanceId>,
+    /// The proof an operator asserts, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asserted: Option<ProofKind>,
+    /// Why.
+    pub trigger: Trigger,
+    /// Who asks; `None` for Baton itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+}
+
+/// Promotes an instance within an open transition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promote {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the proposer saw. Refused when it is no longer the open one.
+    pub transition: TransitionId,
+    /// The instance to promote; refused unless it may be one.
+    pub to: InstanceId,
+    /// The epoch of that instance: a re-registration in between refuses the promotion.
+    pub epoch: Revision,
+    /// Why we may believe that the old active has stopped; checked again at apply.
+    pub proof: ProofKind,
+}
+
+/// Gives up an open transition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionAbort {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the proposer saw.
+    pub transition: TransitionId,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a command came to.
+pub type Reply = Result<Done, Refusal>;
+
+/// A command that was carried out, or had been already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "done", rename_all = "snake_case")]
+pub enum Done {
+    /// Carried out; nothing more to say.
+    Ok,
+    /// The object now has this generation.
+    Stored {
+        /// Whether it is new.
+        created: bool,
+        /// Its generation.
+        generation: u64,
+        /// The session of a `heartbeat` instance.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+    },
+    /// The transition is open.
+    Started {
+        /// Its id.
+        transition: TransitionId,
+    },
+    /// The instance is active.
+    Promoted {
+        /// Its token.
+        token: Token,
+    },
+}
+
+/// Why a command was not carried out. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Refusal {
+    /// There is no such service.
+    #[error("there is no service \"{service}\"")]
+    NoSuchService {
+        /// The name.
+        service: ServiceName,
+    },
+    /// There is no such instance.
+    #[error("service \"{service}\" has no instance \"{instance}\"")]
+    NoSuchInstance {
+        /// The service.
+        service: ServiceName,
+        /// The id.
+        instance: InstanceId,
+    },
+    /// `If-Match` names another generation.
+    #[error("the generation is {actual}, not {expected}: read it again and decide again")]
+    GenerationMismatch {
+        /// What was asked for.
+        expected: u64,
+        /// What it is; 0 where the object does not exist.
+        actual: u64,
+    },
+    /// The instance is active already.
+    #[error("\"{instance}\" is the active of \"{service}\" already")]
+    AlreadyActive {
+        /// The service.
+        service: ServiceName,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// Another transition of the service is running.
+    #[error("{transition} of \"{service}\" is running: wait for its end")]
+    TransitionInProgress {
+        /// The service.
+        service: ServiceName,
+        /// The running one.
+        transition: TransitionId,
+    },
+    /// The instance may not be promoted.
+    #[error("\"{instance}\" may not be promoted: {why}")]
+    NotEligible {
+        /// The instance.
+        instance: InstanceId,
+        /// The rule and the measured value.
+        why: String,
+    },
+    /// No instance may be promoted.
+    #[error("no instance of \"{service}\" may be promoted: {why}")]
+    NoCandidate {
+        /// The service.
+        service: ServiceName,
+        /// Each instance and why not.
+        why: String,
+    },
+    /// The proof is not accepted, or does not hold.
+    #[error("proof \"{proof}\" does not hold: {why}")]
+    ProofRefused {
+        /// The proof.
+        proof: ProofKind,
+        /// Why it does not hold and what would.
+        why: String,
+    },
+    /// The service has no active to move.
+    #[error("\"{service}\" has no active: {why}")]
+    NoActive {
+        /// The service.
+        service: ServiceName,
+        /// What would help.
+        why: String,
+    },
+    /// Only services with one active have transitions.
+    #[error("\"{service}\" is active_active: all its healthy instances serve, there is nothing to promote")]
+    NotActivePassive {
+        /// The service.
+        service: ServiceName,
+    },
+    /// What the proposer saw has moved on. The proposer looks again.
+    #[error("{what} has moved on since this was decided")]
+    MovedOn {
+        /// What has moved on.
+        what: String,
+    },
+    /// A bound of the state was reached.
+    #[error("{what}: at most {limit}")]
+    LimitReached {
+        /// What is bounded.
+        what: String,
+        /// The bound.
+        limit: u64,
+    },
+}
+
+impl Refusal {
+    /// The refusal's stable word, as the API's problem documents carry it.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSuchService { .. } => "no_such_service",
+            Self::NoSuchInstance { .. } => "no_such_instance",
+            Self::GenerationMismatch { .. } => "generation_mismatch",
+            Self::AlreadyActive { .. } => "already_active",
+            Self::TransitionInProgress { .. } => "transition_in_progress",
+            Self::NotEligible { .. } => "not_eligible",
+            Self::NoCandidate { .. } => "no_candidate",
+            Self::ProofRefused { .. } => "proof_refused",
+            Self::NoActive { .. } => "no_active",
+            Self::NotActivePassive { .. } => "not_active_passive",
+            Self::MovedOn { .. } => "moved_on",
+            Self::LimitReached { .. } => "limit_reached",
+        }
+    }
+}

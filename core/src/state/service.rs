@@ -1,0 +1,117 @@
+//! A service and who holds it.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use super::Instance;
+use crate::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
+use crate::policy::{Check, Liveness, Spec, words};
+use crate::time::{ClusterTime, Millis, WallTime};
+use crate::transition::Fencing;
+
+words! {
+    /// Where an active_passive service stands.
+    Phase {
+        /// Nobody is active and no move is open.
+        Vacant = "vacant",
+        /// One instance is active.
+        Active = "active",
+        /// A planned move is open: the old one is stepping down.
+        Switching = "switching",
+        /// An unplanned move or a placement is open: waiting for a proof or a candidate.
+        FailingOver = "failing_over",
+        /// A token is minted, the new active has not acknowledged yet.
+        Promoting = "promoting",
+    }
+}
+
+/// Who is active, by which token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Active {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its token.
+    pub token: Token,
+    /// Since when, for people.
+    pub since: WallTime,
+    /// Since when, on the decision clock.
+    pub at: ClusterTime,
+    /// What the promotion's proof is worth.
+    pub fencing: Fencing,
+    /// The transition that made it active.
+    pub transition: TransitionId,
+}
+
+/// Who held the service last; stays when the holder is gone, for a proof about it may still be owed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its token.
+    pub token: Token,
+    /// How its life showed: decides what `"auto"` wants as proof.
+    pub liveness: Liveness,
+}
+
+/// Who holds an active_passive service, and what is going on about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The active. Only in the phases `active` and `promoting`.
+    pub active: Option<Active>,
+    /// The open transition. Only in the phases `switching`, `failing_over` and `promoting`.
+    pub transition: Option<TransitionId>,
+    /// Who held it last, the present active included.
+    pub last_holder: Option<Holder>,
+}
+
+/// A managed service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// What is wanted of it.
+    pub spec: Arc<Spec>,
+    /// The version of its spec, from 1, for `If-Match`.
+    pub generation: u64,
+    /// When it was made, for people.
+    pub created_at: WallTime,
+    /// When its spec changed last, for people.
+    pub updated_at: WallTime,
+    /// The last event that concerned it: what a long poll waits for.
+    pub changed: Revision,
+    /// Who holds it.
+    pub assignment: Assignment,
+    /// When the first instance came while there was none, on the decision clock: the placement's patience counts from it.
+    pub populated_at: ClusterTime,
+    /// Its instances by id. Kept in rows of their own.
+    #[serde(skip)]
+    pub instances: OrdMap<InstanceId, Arc<Instance>>,
+}
+
+impl Service {
+    /// The checks by which `instance` is probed.
+    pub fn checks_of<'a>(&'a self, instance: &'a Instance) -> &'a [Check] {
+        instance.registration.overrides.checks.as_deref().unwrap_or(&self.spec.checks)
+    }
+
+    /// The active instance's token, if there is an active.
+    pub fn active_token(&self) -> Option<Token> {
+        self.assignment.active.as_ref().map(|active| active.token)
+    }
+
+    /// Whether `instance` is the active.
+    pub fn is_active(&self, instance: &InstanceId) -> bool {
+        self.assignment.active.as_ref().is_some_and(|active| active.instance == *instance)
+    }
+
+    /// The longest interval among all checks that its instances are probed by.
+    pub fn longest_interval(&self) -> Millis {
+        let own =
+            self.instances.values().filter_map(|instance| instance.registration.overrides.checks.as_deref()).flatten();
+        self.spec.checks.iter().chain(own).map(|check| check.interval).max().unwrap_or(Millis::ZERO)
+    }
+}
