@@ -1,4 +1,4 @@
-# Shortcuts for people (https://just.systems). Nothing needs them: `bash .ci/run` is the gate, and README.md says the rest.
+# Shortcuts for people (https://just.systems). Nothing needs them: `bash .ci/run` is the gate.
 
 # What there is.
 _default:
