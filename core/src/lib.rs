@@ -8,6 +8,7 @@ pub mod apply;
 pub mod command;
 pub mod event;
 pub mod id;
+pub mod json;
 pub mod policy;
 pub mod probe;
 pub mod state;
