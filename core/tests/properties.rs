@@ -1,0 +1,390 @@
+//! The promises that hold in every run: random commands, stale ones among them, and the planner's own, in any order.
+//! A failure prints the shortest list of steps that breaks the promise.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use baton_core::apply::apply_batch;
+use baton_core::command::{Batch, Command, Promote, ServiceDelete, Target, TransitionAbort, TransitionStart};
+use baton_core::event::EventKind;
+use baton_core::id::{Token, TransitionId};
+use baton_core::planner::{ManualMove, ManualRequest, plan_manual, plan_service};
+use baton_core::policy::{Check, CheckKind, FailoverStrategy, Mode, ProofKind, ProofPolicy, Registration, Spec};
+use baton_core::probe::{Health, Verdict};
+use baton_core::state::{Phase, State};
+use baton_core::time::{ClusterTime, Millis, WallTime};
+use baton_core::transition::{TransitionKind, TransitionStatus, Trigger};
+use proptest::prelude::*;
+use support::{announce, delete_instance, instance, put_instance, put_service, service, verdicts};
+
+const SERVICES: [&str; 2] = ["orders", "bills"];
+const INSTANCES: [&str; 3] = ["a", "b", "c"];
+
+/// One thing that somebody does to the cluster.
+#[derive(Clone, Debug)]
+enum Act {
+    PutService {
+        service: usize,
+        variant: u8,
+    },
+    DeleteService {
+        service: usize,
+    },
+    PutInstance {
+        service: usize,
+        instance: usize,
+        priority: u8,
+        port: u8,
+    },
+    DeleteInstance {
+        service: usize,
+        instance: usize,
+    },
+    Verdict {
+        node: u64,
+        service: usize,
+        instance: usize,
+        verdict: u8,
+        stale: bool,
+    },
+    Announce {
+        node: u64,
+    },
+    Lost {
+        node: u64,
+    },
+    Back {
+        node: u64,
+    },
+    Plan {
+        service: usize,
+        seed: u64,
+    },
+    Manual {
+        service: usize,
+        to: Option<usize>,
+        switchover: bool,
+        asserts: bool,
+    },
+    /// What a confused or late leader might propose.
+    BlindStart {
+        service: usize,
+        to: usize,
+        token: u64,
+        cause: u64,
+        actor: bool,
+    },
+    BlindPromote {
+        service: usize,
+        to: usize,
+        transition: u64,
+        epoch: u64,
+    },
+    Abort {
+        service: usize,
+    },
+    Compact {
+        back: u64,
+    },
+    /// A plan made now and proposed only some steps later.
+    PlanForLater {
+        service: usize,
+    },
+    ProposeOld,
+    Wait {
+        ms: u16,
+    },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let service = 0..SERVICES.len();
+    let instance = 0..INSTANCES.len();
+    prop_oneof![
+        2 => (service.clone(), 0..6u8).prop_map(|(service, variant)| Act::PutService { service, variant }),
+        1 => service.clone().prop_map(|service| Act::DeleteService { service }),
+        4 => (service.clone(), instance.clone(), 0..3u8, 1..3u8)
+            .prop_map(|(service, instance, priority, port)| Act::PutInstance { service, instance, priority, port }),
+        1 => (service.clone(), instance.clone()).prop_map(|(service, instance)| Act::DeleteInstance { service, instance }),
+        12 => (1..4u64, service.clone(), instance.clone(), 0..4u8, prop::bool::weighted(0.1))
+            .prop_map(|(node, service, instance, verdict, stale)| Act::Verdict { node, service, instance, verdict, stale }),
+        1 => (1..4u64).prop_map(|node| Act::Announce { node }),
+        1 => (1..4u64).prop_map(|node| Act::Lost { node }),
+        1 => (1..4u64).prop_map(|node| Act::Back { node }),
+        8 => (service.clone(), any::<u64>()).prop_map(|(service, seed)| Act::Plan { service, seed }),
+        2 => (service.clone(), prop::option::of(instance.clone()), any::<bool>(), any::<bool>())
+            .prop_map(|(service, to, switchover, asserts)| Act::Manual { service, to, switchover, asserts }),
+        1 => (service.clone(), instance.clone(), 0..60u64, 0..60u64, any::<bool>())
+            .prop_map(|(service, to, token, cause, actor)| Act::BlindStart { service, to, token, cause, actor }),
+        1 => (service.clone(), instance, 0..60u64, 0..60u64)
+            .prop_map(|(service, to, transition, epoch)| Act::BlindPromote { service, to, transition, epoch }),
+        1 => service.clone().prop_map(|service| Act::Abort { service }),
+        1 => (0..20u64).prop_map(|back| Act::Compact { back }),
+        2 => service.prop_map(|service| Act::PlanForLater { service }),
+        2 => Just(Act::ProposeOld),
+        2 => (0..3_000u16).prop_map(|ms| Act::Wait { ms }),
+    ]
+}
+
+fn spec(variant: u8) -> Spec {
+    let mut spec = Spec { checks: vec![Check::of(CheckKind::Tcp)], ..Spec::default() };
+    match variant {
+        1 => spec.failover.strategy = FailoverStrategy::Random,
+        2 => spec.failover.automatic = false,
+        3 => spec.mode = Mode::ActiveActive,
+        4 => spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]),
+        5 => spec.checks[0].interval = Millis(2_000),
+        _ => {}
+    }
+    spec
+}
+
+/// Turns an act into a command, given what can be seen now.
+fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -> Option<Command> {
+    let name = |index: usize| service(SERVICES[index]);
+    match act {
+        Act::PutService { service, variant } => Some(put_service(SERVICES[*service], spec(*variant))),
+        Act::DeleteService { service } => Some(Command::ServiceDelete(ServiceDelete {
+            service: name(*service),
+            if_generation: None,
+            actor: "test".to_owned(),
+        })),
+        Act::PutInstance { service, instance, priority, port } => {
+            let mut registration = Registration::at(format!("127.0.0.1:{port}").parse().ok());
+            registration.priority = u32::from(*priority);
+            Some(put_instance(SERVICES[*service], INSTANCES[*instance], registration))
+        }
+        Act::DeleteInstance { service, instance } => Some(delete_instance(SERVICES[*service], INSTANCES[*instance])),
+        Act::Verdict { node, service, instance: at, verdict, stale } => {
+            let verdict = [Verdict::Unknown, Verdict::Up, Verdict::Suspect, Verdict::Down][usize::from(*verdict)];
+            let epoch = state.instance(&name(*service), &instance(INSTANCES[*at])).map_or(0, |known| known.epoch);
+            let epoch = if *stale { epoch.saturating_sub(1) } else { epoch };
+            Some(verdicts(*node, SERVICES[*service], INSTANCES[*at], epoch, verdict))
+        }
+        Act::Announce { node } => Some(announce(*node)),
+        Act::Lost { node } => Some(Command::ObserverLost { node: *node, silent_for: Millis(3_000) }),
+        Act::Back { node } => Some(Command::ObserverBack { node: *node }),
+        Act::Plan { service, seed } => plan_service(state, state.service(&name(*service))?, now, *seed).command,
+        Act::Manual { service, to, switchover, asserts } => {
+            let request = ManualRequest {
+                wanted: if *switchover { ManualMove::Switchover } else { ManualMove::Failover },
+                to: to.map(|to| instance(INSTANCES[to])),
+                reason: "because".to_owned(),
+                actor: "alice".to_owned(),
+                asserts_stopped: *asserts,
+            };
+            plan_manual(state, &name(*service), &request, now, 3).ok()?.command
+        }
+        Act::BlindStart { service, to, token, cause, actor } => {
+            let epoch = state.instance(&name(*service), &instance(INSTANCES[*to])).map_or(0, |known| known.epoch);
+            Some(Command::TransitionStart(TransitionStart {
+                service: name(*service),
+                kind: TransitionKind::Failover,
+                seen_token: (*token > 0).then_some(Token(*token)),
+                to: Some(Target { instance: instance(INSTANCES[*to]), epoch }),
+                asserted: None,
+                trigger: Trigger { reason: "blind".to_owned(), cause: Some(*cause) },
+                actor: actor.then(|| "mallory".to_owned()),
+            }))
+        }
+        Act::BlindPromote { service, to, transition, epoch } => Some(Command::Promote(Promote {
+            service: name(*service),
+            transition: TransitionId(*transition),
+            to: Target { instance: instance(INSTANCES[*to]), epoch: *epoch },
+            proof: ProofKind::Token,
+            assertion: None,
+        })),
+        Act::Abort { service } => Some(Command::TransitionAbort(TransitionAbort {
+            service: name(*service),
+            transition: state.service(&name(*service))?.assignment.transition?,
+            reason: "enough".to_owned(),
+        })),
+        Act::Compact { back } => Some(Command::EventsCompact { through: state.meta.revision.saturating_sub(*back) }),
+        Act::PlanForLater { service } => {
+            old.extend(plan_service(state, state.service(&name(*service))?, now, 1).command);
+            None
+        }
+        Act::ProposeOld => old.pop(),
+        Act::Wait { .. } => None,
+    }
+}
+
+/// What an outsider has seen, against which each new event is held.
+#[derive(Default)]
+struct Seen {
+    revision: u64,
+    last_token: u64,
+    active: BTreeMap<String, Option<String>>,
+}
+
+impl Seen {
+    fn check(
+        &mut self,
+        before: &State,
+        after: &State,
+        events: &[baton_core::apply::Recorded],
+    ) -> Result<(), TestCaseError> {
+        for recorded in events {
+            let event = &recorded.event;
+            self.revision += 1;
+            prop_assert_eq!(event.revision, self.revision, "revisions have no gap");
+            if let Some(cause) = event.cause {
+                prop_assert!(cause < event.revision, "a cause comes first");
+            }
+            if event.kind == EventKind::ActiveChanged {
+                let name = event.service.as_ref().expect("of a service").to_string();
+                let from = event.from.clone().expect("always there");
+                let to = event.to.clone().expect("always there");
+                // I2 as a stream reader sees it: what an event leaves is what the one before it made.
+                prop_assert_eq!(&from, self.active.get(&name).unwrap_or(&None), "{:?}", event);
+                if to.is_some() {
+                    let token = event.token.expect("a promotion has a token").0;
+                    prop_assert!(token > self.last_token, "I1: {} after {}", token, self.last_token);
+                    self.last_token = token;
+                }
+                self.active.insert(name, to);
+            }
+        }
+        prop_assert_eq!(after.meta.revision, self.revision);
+        for known in after.services.values() {
+            let assignment = &known.assignment;
+            let name = known.name.to_string();
+            // I2: at most one active, and the phase says the same as the fields.
+            prop_assert_eq!(
+                assignment.active.as_ref().map(|active| active.instance.to_string()),
+                self.active.get(&name).cloned().flatten()
+            );
+            prop_assert_eq!(assignment.active.is_some(), matches!(assignment.phase, Phase::Active | Phase::Promoting));
+            prop_assert_eq!(
+                assignment.transition.is_some(),
+                matches!(assignment.phase, Phase::Switching | Phase::FailingOver | Phase::Promoting)
+            );
+            if let Some(active) = &assignment.active {
+                prop_assert!(known.instances.contains_key(&active.instance), "an active is registered");
+                prop_assert!(active.token.0 <= self.last_token);
+            }
+            if let Some(open) = assignment.transition {
+                let record = &after.transitions[&open];
+                prop_assert_eq!(record.status, TransitionStatus::Running);
+            }
+            for instance in known.instances.values() {
+                let counts = instance.count(after.observers(), known.spec.detection.quorum);
+                prop_assert_eq!(instance.health, counts.health(), "health is what the verdicts say");
+            }
+        }
+        self.check_promotions(before, after)
+    }
+
+    /// I10: every automatic promotion has a committed cause, an accepted proof, an eligible candidate and one record.
+    fn check_promotions(&self, before: &State, after: &State) -> Result<(), TestCaseError> {
+        let mut tokens = std::collections::BTreeSet::new();
+        for (id, record) in &after.transitions {
+            if let Some(token) = record.token {
+                prop_assert!(tokens.insert(token), "one record a promotion");
+            }
+            let finished_now = record.status == TransitionStatus::Finished
+                && before.transitions.get(id).is_none_or(|old| old.status != TransitionStatus::Finished);
+            if !finished_now {
+                continue;
+            }
+            let proof = record.proof.as_ref().expect("a promotion has a proof");
+            let to = record.to.as_ref().expect("a promotion has a target");
+            let candidate = before.instance(&record.service, to).expect("the promoted one was registered");
+            prop_assert_eq!(candidate.health, Health::Healthy, "the promoted one was healthy");
+            if record.actor.is_none() {
+                let cause = record.trigger.cause.expect("an automatic promotion has a cause");
+                prop_assert!(cause <= before.meta.revision, "which was committed before");
+                let service = before.service(&record.service).expect("the service was there");
+                let never_held = service.assignment.last_holder.is_none();
+                if proof.proof == ProofKind::NoneNeeded {
+                    prop_assert!(never_held, "none_needed only where nobody held it");
+                }
+            }
+            if proof.proof == ProofKind::Operator {
+                prop_assert!(proof.evidence.contains("alice"), "the operator is named: {}", proof.evidence);
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn promises_hold_in_every_run(
+        acts in prop::collection::vec(prop::collection::vec(act(), 1..4), 1..80),
+        snapshot_at in 0..80usize,
+    ) {
+        let mut state = State::default();
+        let mut replica = State::default();
+        let mut seen = Seen::default();
+        let mut old = Vec::new();
+        let mut now = ClusterTime(0);
+        let first = (1..=3).map(announce).collect::<Vec<_>>();
+        let mut entries = vec![first];
+        entries.extend(acts.iter().map(|_| Vec::new()));
+        for (at, slot) in entries.into_iter().enumerate() {
+            let mut commands = slot;
+            if let Some(acts) = at.checked_sub(1).map(|at| &acts[at]) {
+                for act in acts {
+                    if let Act::Wait { ms } = act {
+                        now = now.plus(Millis(u64::from(*ms)));
+                    }
+                    commands.extend(command(act, &state, now, &mut old));
+                }
+            }
+            let index = at as u64 + 1;
+            let batch = Batch { time: now, wall: WallTime(now.0 as i64), commands };
+            let before = state.clone();
+            let applied = apply_batch(&mut state, index, &batch);
+            prop_assert_eq!(applied.replies.len(), batch.commands.len());
+            if applied.replies.iter().all(Result::is_err) {
+                let mut unchanged = before.clone();
+                unchanged.meta.cluster_time = state.meta.cluster_time;
+                prop_assert_eq!(&unchanged, &state, "a refused command changes nothing");
+                prop_assert!(applied.events.is_empty());
+            }
+            seen.check(&before, &state, &applied.events)?;
+
+            // I9: a second replica is fed the same entries as they travel, and goes through a snapshot on the way.
+            let wire = serde_json::to_string(&batch).expect("a batch can be written");
+            let batch: Batch = serde_json::from_str(&wire).expect("and read");
+            let mirrored = apply_batch(&mut replica, index, &batch);
+            prop_assert_eq!(&mirrored, &applied);
+            if at == snapshot_at {
+                let rows: Vec<_> = replica.rows().collect::<Result<_, _>>().expect("rows can be written");
+                replica = State::from_rows(rows).expect("and read back");
+            }
+            prop_assert_eq!(replica.hash().expect("hashes"), state.hash().expect("hashes"));
+        }
+    }
+
+    #[test]
+    fn the_changed_rows_are_all_that_changed(acts in prop::collection::vec(act(), 1..60)) {
+        // What the store writes row by row must be what a start would read back.
+        let mut state = State::default();
+        let mut table: BTreeMap<(baton_core::state::RowKind, String), String> = BTreeMap::new();
+        let mut old = Vec::new();
+        for (at, act) in acts.iter().enumerate() {
+            let now = ClusterTime(at as u64 * 500);
+            let mut commands: Vec<Command> = if at == 0 { (1..=3).map(announce).collect() } else { Vec::new() };
+            commands.extend(command(act, &state, now, &mut old));
+            let batch = Batch { time: now, wall: WallTime(0), commands };
+            let applied = apply_batch(&mut state, at as u64 + 1, &batch);
+            for change in &applied.changes {
+                let key = (change.kind(), change.key());
+                match state.row(change).expect("rows can be written") {
+                    Some(row) => table.insert(key, row.body),
+                    None => table.remove(&key),
+                };
+            }
+            let whole: BTreeMap<_, _> = state
+                .rows()
+                .map(|row| row.map(|row| ((row.kind, row.key), row.body)))
+                .collect::<Result<_, _>>()
+                .expect("rows can be written");
+            prop_assert_eq!(&table, &whole);
+        }
+    }
+}
