@@ -5,7 +5,7 @@ use std::ops::{RangeBounds, RangeInclusive};
 use std::str::FromStr;
 
 use super::slot::{Slot, Word, add};
-use super::{FieldError, Json, ROOT, join};
+use super::{ERRORS_MAX, FieldError, Json, ROOT, join};
 use crate::time::Millis;
 
 /// How many letters a field may be off for its neighbour to be suggested.
@@ -53,21 +53,18 @@ impl<'j, 'e> Fields<'j, 'e> {
 
     /// The field `name`, if it was given.
     pub fn field(&mut self, name: &'static str) -> Option<Slot<'j, '_>> {
-        match self.member(name)? {
-            Json::Null => {
-                self.error(name, "null has no meaning here: leave the field out, or write a value");
-                None
-            }
-            json => Some(self.slot(name, json)),
+        let json = self.member(name)?;
+        if *json == Json::Null {
+            self.error(name, "null has no meaning here: leave the field out, or write a value");
+            return None;
         }
+        Some(self.slot(name, json))
     }
 
     /// The field `name`, which may be null: `None` where it was left out, `Some(None)` for null.
     pub fn nullable(&mut self, name: &'static str) -> Option<Option<Slot<'j, '_>>> {
-        match self.member(name)? {
-            Json::Null => Some(None),
-            json => Some(Some(self.slot(name, json))),
-        }
+        let json = self.member(name)?;
+        Some((*json != Json::Null).then(|| self.slot(name, json)))
     }
 
     /// The field `name`, which must be given; `example` shows how.
@@ -159,6 +156,10 @@ impl<'j, 'e> Fields<'j, 'e> {
     /// Reports the fields that nobody asked for.
     pub(super) fn finish(self) {
         for (key, _) in self.members.iter().filter(|(key, _)| !self.known.contains(&key.as_str())) {
+            // A body may hold very many strange names, and looking for the near one takes its time.
+            if self.errors.len() >= ERRORS_MAX {
+                return;
+            }
             let near = self.known.iter().map(|known| (distance(key, known), known)).min();
             let message = match near {
                 Some((off, known)) if off <= TYPO_MAX && off < key.chars().count().min(known.len()) => {
@@ -262,7 +263,7 @@ mod tests {
         let paths = |text: &str| wish(text).expect_err(text).into_iter().map(|error| error.0).collect::<Vec<_>>();
         assert_eq!(paths(r#"{"x":1,"dry_run":1,"wait":"y"}"#), ["reason", "dry_run", "wait", "x"]);
         let many: Vec<String> = (0..500).map(|n| format!("\"unknown{n}\":1")).collect();
-        assert_eq!(paths(&format!("{{{}}}", many.join(","))).len(), super::super::ERRORS_MAX);
+        assert_eq!(paths(&format!("{{{}}}", many.join(","))).len(), ERRORS_MAX);
     }
 
     #[test]

@@ -170,8 +170,9 @@ impl Place<'_> {
 
 /// The path of the member `name` of the object at `path`.
 fn join(path: &str, name: &str) -> String {
-    // A key comes from outside and may be as long as the body.
-    let name: String = name.chars().take(SHOWN_MAX).collect();
+    // A key comes from outside: it may be as long as the body, and hold what a terminal would obey.
+    let seen = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let name: String = name.chars().take(SHOWN_MAX).map(seen).collect();
     if path == ROOT { name } else { format!("{path}.{name}") }
 }
 
@@ -278,6 +279,7 @@ mod tests {
             (r#"{"checks":[{}, {"interval":"1s", "x":{}, "interval":"1s"}]}"#, "checks[1].interval"),
             (r#"[{"a":{"b":1,"b":2}}]"#, "$[0].a.b"),
             (r#"{"a":1,"\u0061":2}"#, "a"),
+            (r#"{"\u001b[2J":1,"\u001b[2J":2}"#, "\u{fffd}[2J"),
         ] {
             let error = error(text);
             assert_eq!(error.path, path);

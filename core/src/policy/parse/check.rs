@@ -6,12 +6,12 @@ use regex::RegexBuilder;
 
 use super::web::{Target, headers};
 use crate::id::InstanceId;
-use crate::json::{Fields, Slot};
+use crate::json::{Fields, Json, Slot};
 use crate::policy::{Check, CheckKind, CheckTls, StatusRange};
 use crate::time::Millis;
 
 /// The most checks of one service: each costs every observer a timer, a connection and a verdict.
-pub(super) const CHECKS_MAX: usize = 16;
+const CHECKS_MAX: usize = 16;
 
 /// The shortest interval. Below it, a prober measures its own scheduler.
 const INTERVAL_MIN: Millis = Millis(10);
@@ -32,7 +32,7 @@ const STATUSES_MAX: usize = 32;
 const PATTERN_MAX: usize = 1_024;
 
 /// The most memory that a compiled pattern may take, in bytes: `a{1000}{1000}` is short and huge.
-pub(super) const PATTERN_SIZE_MAX: usize = 1 << 20;
+const PATTERN_SIZE_MAX: usize = 1 << 20;
 
 /// The longest PEM text of trusted certificates, in bytes: a dozen of them.
 const PEM_MAX: usize = 65_536;
@@ -130,8 +130,7 @@ fn foreign_fields(f: &mut Fields<'_, '_>, check: &Check, kind: CheckKind) {
 
 fn method(f: &mut Fields<'_, '_>) -> Option<String> {
     let mut slot = f.field("method")?;
-    let found =
-        METHODS.into_iter().find(|method| matches!(slot.json(), crate::json::Json::String(text) if text == method));
+    let found = METHODS.into_iter().find(|method| matches!(slot.json(), Json::String(text) if text == method));
     if found.is_none() {
         slot.refuse(format_args!("is not one of {}", METHODS.map(|method| format!("\"{method}\"")).join(", ")));
     }
@@ -140,7 +139,7 @@ fn method(f: &mut Fields<'_, '_>) -> Option<String> {
 
 fn expect_status(f: &mut Fields<'_, '_>) -> Option<Vec<StatusRange>> {
     f.field("expect_status")?.list(1..=STATUSES_MAX, |mut slot| {
-        let crate::json::Json::String(text) = slot.json() else {
+        let Json::String(text) = slot.json() else {
             slot.refuse("is not a text: write \"204\" or \"200-299\"");
             return None;
         };
