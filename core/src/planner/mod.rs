@@ -5,10 +5,12 @@
 mod candidates;
 mod manual;
 mod report;
+mod upkeep;
 
 pub use candidates::rank;
 pub use manual::{ManualMove, ManualPlan, ManualRequest, plan_manual};
 pub use report::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
+pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, retention};
 
 use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart};
 use crate::id::InstanceId;
