@@ -1,0 +1,20 @@
+//! Baton from outside: real daemons on loopback or in network namespaces, spoken to as a stranger would.
+//!
+//! One module a behaviour; each test reads like the transcript of a session. What is shared is in `support`, and that
+//! never uses a type of Baton's own: an answer is JSON, an event is text, a node is a process.
+//!
+//! `BATON_TESTS_NO_SKIP=1` turns a test that may not make network namespaces here into a failure.
+
+mod support;
+
+mod api;
+mod cli;
+mod demo;
+mod deploy;
+mod durability;
+mod failover;
+mod garbage;
+mod openapi;
+mod partition;
+mod probing;
+mod stream;

@@ -1,0 +1,139 @@
+//! What a check makes of servers that misbehave, each in its own way.
+
+use serde_json::{Value, json};
+
+use crate::support::cluster::Cluster;
+use crate::support::misbehave::{Manner, Misfit};
+use crate::support::target::Target;
+use crate::support::{Load, SOON, ports, scenario, until};
+
+/// All instances serve, so that health is all that is looked at here.
+fn spec() -> Value {
+    json!({
+        "mode": "active_active",
+        "checks": [{"type": "http", "path": "/health", "interval": "500ms", "timeout": "300ms", "fast_interval": "100ms"}],
+        "recovery": {"strategy": "immediate"}
+    })
+}
+
+#[test]
+fn every_way_to_fail_is_seen_and_named() {
+    scenario(Load::Light, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        api.put("/v1/services/zoo", &spec()).await.done();
+        let well = Target::start("well", cluster.dir()).await;
+        api.put("/v1/services/zoo/instances/well", &well.registration(100)).await.done();
+
+        let manners = [
+            ("hangs", Manner::Hangs, "timeout"),
+            ("stops-halfway", Manner::StopsHalfway, "timeout"),
+            ("is-broken", Manner::Status(500), "server_error"),
+            ("is-busy", Manner::Status(429), "rate_limit"),
+            ("babbles", Manner::Babbles, "malformed"),
+            ("never-ends", Manner::NeverEnds, ""),
+            ("hangs-up", Manner::HangsUp, ""),
+            ("redirects", Manner::Redirects(well.address), ""),
+        ];
+        let mut misfits = Vec::new();
+        for (name, manner, _) in manners {
+            let misfit = Misfit::start(manner).await;
+            let registration = json!({"address": misfit.address.to_string()});
+            api.put(&format!("/v1/services/zoo/instances/{name}"), &registration).await.done();
+            misfits.push(misfit);
+        }
+        let nobody = json!({"address": ports::free().to_string()});
+        api.put("/v1/services/zoo/instances/is-gone", &nobody).await.done();
+
+        for (name, class) in manners.iter().map(|(name, _, class)| (*name, *class)).chain([("is-gone", "connection")]) {
+            let sick = cluster.health(1, "zoo", name, "unhealthy").await;
+            let verdicts = sick["verdicts"].to_string();
+            println!("{name}: {verdicts}");
+            assert!(verdicts.contains(class), "{name} should be called {class}: {sick}");
+        }
+        // And all that harmed nobody else: a slow target delays only itself.
+        cluster.health(1, "zoo", "well", "healthy").await;
+    });
+}
+
+#[test]
+fn a_tcp_check_asks_for_a_connection_and_an_override_for_something_else() {
+    scenario(Load::Light, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        let check = json!({"type": "tcp", "interval": "300ms", "timeout": "300ms", "fast_interval": "100ms"});
+        api.put("/v1/services/ports", &json!({"mode": "active_active", "checks": [check]})).await.done();
+        // A connection is all that is asked for, and a server that says 500 to everything gives it.
+        let broken = Misfit::start(Manner::Status(500)).await;
+        let address = broken.address.to_string();
+        api.put("/v1/services/ports/instances/open", &json!({"address": address})).await.done();
+        let stricter =
+            json!({"checks": [{"type": "http", "path": "/health", "interval": "300ms", "timeout": "300ms"}]});
+        let registration = json!({"address": address, "overrides": stricter});
+        api.put("/v1/services/ports/instances/asked", &registration).await.done();
+        api.put("/v1/services/ports/instances/closed", &json!({"address": ports::free().to_string()})).await.done();
+
+        cluster.health(1, "ports", "open", "healthy").await;
+        cluster.health(1, "ports", "asked", "unhealthy").await;
+        cluster.health(1, "ports", "closed", "unhealthy").await;
+    });
+}
+
+#[test]
+fn a_body_and_a_status_can_be_asked_for() {
+    scenario(Load::Light, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        let server = Target::start("server", cluster.dir()).await;
+        let teapot = Misfit::start(Manner::Status(418)).await;
+        let asks = |name: &str, what: Value| {
+            let mut check = json!({"type": "http", "path": "/health", "interval": "300ms", "timeout": "300ms", "rise": 1, "fall": 2});
+            check.as_object_mut().expect("an object").extend(what.as_object().expect("an object").clone());
+            (format!("/v1/services/{name}"), json!({"mode": "active_active", "checks": [check]}))
+        };
+        let cases = [
+            ("any-body", server.address, json!({"expect_body": "."}), "healthy"),
+            ("other-body", server.address, json!({"expect_body": "^no such words$"}), "unhealthy"),
+            ("teapot-wanted", teapot.address, json!({"expect_status": ["200-299", "418"]}), "healthy"),
+            ("only-201", server.address, json!({"expect_status": ["201"]}), "unhealthy"),
+            ("elsewhere", teapot.address, json!({"port": server.address.port()}), "healthy"),
+        ];
+        for (name, address, what, health) in cases {
+            let (path, spec) = asks(name, what);
+            api.put(&path, &spec).await.done();
+            api.put(&format!("{path}/instances/i"), &json!({"address": address.to_string()})).await.done();
+            cluster.health(1, name, "i", health).await;
+        }
+    });
+}
+
+#[test]
+fn an_instance_that_fails_for_a_while_comes_back() {
+    scenario(Load::Light, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        api.put("/v1/services/moody", &spec()).await.done();
+        let switches = ["--fail-after", "10", "--fail-duration", "3s"];
+        let server = Target::with("moody", cluster.dir(), &switches).await;
+        api.put("/v1/services/moody/instances/i", &server.registration(100)).await.done();
+        // Its tenth request starts the bad time; the probes themselves are what it counts.
+        cluster.health(1, "moody", "i", "healthy").await;
+        cluster.health(1, "moody", "i", "unhealthy").await;
+        cluster.health(1, "moody", "i", "healthy").await;
+        // The history tells it in order.
+        let told = until(SOON, "the history of its health", async || {
+            let events = api.all("/v1/events?after=0").await;
+            let changes: Vec<Value> = events.into_iter().filter(|e| e["type"] == "instance.health_changed").collect();
+            let to: Vec<String> = changes.iter().map(|e| e["to"].as_str().unwrap_or_default().to_owned()).collect();
+            let sick = to.iter().position(|to| to == "unhealthy");
+            match sick {
+                Some(at) if to[..at].iter().any(|to| to == "healthy") && to[at..].iter().any(|to| to == "healthy") => {
+                    Ok(to)
+                }
+                Some(_) | None => Err(to),
+            }
+        })
+        .await;
+        println!("{told:?}");
+    });
+}
