@@ -386,3 +386,23 @@ fn a_heartbeat_instance_gets_a_new_session_with_every_put_and_others_none() {
     let again = world.must(put_instance("orders", "h", registration));
     assert!(format!("{again:?}").contains("generation: 2"), "{again:?}");
 }
+
+#[test]
+fn only_the_open_transition_can_be_completed() {
+    let mut world = World::orders();
+    let closed = *world.state.transitions.keys().next().expect("the placement's record");
+    for id in ["b", "c", "a"] {
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.settle("orders");
+    world.everyone_says("orders", "b", Verdict::Up);
+    let Some(Command::Promote(mut promote)) = world.plan("orders").command else { panic!("b is promoted") };
+    let open = std::mem::replace(&mut promote.transition, closed);
+    let before = world.state.clone();
+    assert!(matches!(world.refused(Command::Promote(promote.clone())), Refusal::MovedOn { .. }));
+    assert_eq!(world.state.transitions, before.transitions, "a closed record is never written again");
+    promote.transition = open;
+    world.must(Command::Promote(promote.clone()));
+    // The same command once more, as after a retried answer.
+    assert!(matches!(world.refused(Command::Promote(promote)), Refusal::MovedOn { .. }));
+}
