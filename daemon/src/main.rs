@@ -1,2 +1,7 @@
-//! x
+//! Baton: decides which instance of a service is active, proves that the old one has stopped, and tells everyone.
+
+mod consensus;
+mod net;
+mod store;
+
 fn main() {}

@@ -1,0 +1,176 @@
+//! What a node keeps: the Raft log, the applied state, snapshots, and the reader's view of them. Two SQLite files and
+//! one state machine; how nodes talk to each other, and who leads, may not enter.
+//!
+//! The rules: an append or a vote is on disk before it is acknowledged; rows, events and the applied index change in one
+//! transaction; the log is purged only behind a snapshot that is on disk; after an I/O error on the log the node stops.
+
+mod events;
+mod fatal;
+mod lock;
+mod log;
+mod machine;
+mod reader;
+mod snapshot;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::path::{Path, PathBuf};
+
+use baton_core::id::NodeId;
+use baton_core::state::InvalidRow;
+
+pub use events::{EventLog, EventsError, StoredEvent};
+pub use fatal::Fatal;
+pub use lock::{DataDir, DirLock};
+pub use log::{LogGauge, LogStore};
+pub use machine::StateMachine;
+pub use reader::{Changed, StateReader, View};
+pub use snapshot::{Snapshot, SnapshotFile, SnapshotMeta};
+pub use types::{Carried, Entry, EntryId, PayloadKind, PeerNode, Proposal, SpeltEntry, TypeConfig};
+
+/// Why the store cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has the directory.
+    #[error(
+        "{} is in use by another baton process (pid {holder}): stop that one, or give this one its own --data-dir",
+        dir.display()
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// What the holder wrote into the lock file.
+        holder: String,
+    },
+    /// The directory belongs to another node.
+    #[error(
+        "{} belongs to node {found}, not to node {wanted}: start it with --node-id {found}, or give node {wanted} its \
+         own --data-dir",
+        dir.display()
+    )]
+    OtherNode {
+        /// The directory.
+        dir: PathBuf,
+        /// The id it was made for.
+        found: NodeId,
+        /// The id it was opened with.
+        wanted: NodeId,
+    },
+    /// A file is damaged, or the files do not belong together.
+    #[error(
+        "{} is damaged ({detail}): this node must neither vote nor serve. Remove it from the cluster, and let it join \
+         again under a new id with an empty --data-dir",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The linked SQLite is too old.
+    #[error("SQLite {version} can lose a write-ahead log: 3.51.3 or newer is needed")]
+    OldSqlite {
+        /// Its version.
+        version: String,
+    },
+    /// A file cannot be opened.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// The tables of a file cannot be brought to this version.
+    #[error("cannot migrate {}", path.display())]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: sqlx::migrate::MigrateError,
+    },
+    /// The operating system refused something.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// SQLite refused something.
+    #[error("SQLite failed")]
+    Sql(#[from] sqlx::Error),
+    /// A stored mark does not parse.
+    #[error("the stored {what} does not parse")]
+    Unreadable {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A stored object does not parse.
+    #[error("a stored object does not parse")]
+    Row(#[from] InvalidRow),
+}
+
+impl From<StoreError> for std::io::Error {
+    /// openraft knows I/O errors only.
+    fn from(error: StoreError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// An open store, in the parts that consensus and the readers take.
+#[derive(Debug)]
+pub struct Opened {
+    /// The node it belongs to.
+    pub node_id: NodeId,
+    /// The log.
+    pub log: LogStore,
+    /// The state machine.
+    pub machine: StateMachine,
+    /// The readers' side.
+    pub reader: StateReader,
+    /// Says when the node must stop.
+    pub fatal: Fatal,
+    /// Where it all is.
+    pub dir: DataDir,
+    /// Cancelled when every part has been dropped and the directory is free for the next process.
+    pub released: tokio_util::sync::CancellationToken,
+}
+
+/// The way in.
+#[derive(Debug)]
+pub struct Store;
+
+impl Store {
+    /// Opens the data directory of a node, and makes it if it is not there. Takes the lock first.
+    pub async fn open(dir: &Path, node_id: NodeId) -> Result<Opened, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|source| StoreError::Io {
+            doing: "make the data directory",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let lock = DirLock::take(dir)?;
+        let dir = DataDir { path: dir.to_owned() };
+        let released = lock.released();
+        let fatal = Fatal::default();
+        snapshot::sweep(&dir);
+        let log = LogStore::open(&dir, node_id, fatal.clone(), lock.clone()).await?;
+        let machine = StateMachine::open(&dir, fatal.clone(), lock).await?;
+        // A state without its log was not left by a crash: somebody removed raft.db, and with it the vote.
+        if log.is_new() && machine.applied().is_some() {
+            return Err(StoreError::Corrupt {
+                path: dir.raft_db(),
+                detail: "the log and the vote are gone, but state.db is there".to_owned(),
+            });
+        }
+        let reader = machine.reader().clone();
+        Ok(Opened { node_id, log, machine, reader, fatal, dir, released })
+    }
+}

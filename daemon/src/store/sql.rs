@@ -1,0 +1,165 @@
+//! How both files are opened, and statements of several rows. What the tables mean is said elsewhere.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, Sqlite, SqliteConnection};
+
+use super::StoreError;
+
+/// How long a statement waits for another connection's lock. The writers have their files for themselves, so only a
+/// checkpoint or a snapshot is ever waited for.
+const BUSY: Duration = Duration::from_secs(10);
+/// Prepared statements kept for one connection: more than there are spellings in this room.
+const STATEMENTS: usize = 64;
+/// The first SQLite that never loses a WAL reset; older ones can corrupt the log.
+const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
+
+/// How much of a commit must be on disk before it is acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub enum Durability {
+    /// All of it: the log.
+    Full,
+    /// It may be lost with the power, but only from the end: the state, which is replayed.
+    Replayed,
+}
+
+/// Opens a file for writing, and makes it if it is not there.
+pub async fn open_writer(path: &Path, durability: Durability) -> Result<SqliteConnection, StoreError> {
+    let synchronous = match durability {
+        Durability::Full => SqliteSynchronous::Full,
+        Durability::Replayed => SqliteSynchronous::Normal,
+    };
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .foreign_keys(false)
+        .busy_timeout(BUSY)
+        .statement_cache_capacity(STATEMENTS)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+/// Opens a file for reading only.
+pub async fn open_reader(path: &Path) -> Result<SqliteConnection, StoreError> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .read_only(true)
+        .busy_timeout(BUSY)
+        .statement_cache_capacity(STATEMENTS)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+/// Refuses an SQLite that is older than what this program relies on.
+pub async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(conn).await?;
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    if (next(), next(), next()) < SQLITE_FLOOR {
+        return Err(StoreError::OldSqlite { version });
+    }
+    Ok(())
+}
+
+/// Asks SQLite whether the file is whole.
+pub async fn check_whole(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let corrupt = |detail: String| StoreError::Corrupt { path: path.to_owned(), detail };
+    match sqlx::query("PRAGMA quick_check(1)").fetch_one(conn).await {
+        Ok(row) => {
+            let verdict: String = row.try_get(0)?;
+            if verdict == "ok" { Ok(()) } else { Err(corrupt(verdict)) }
+        }
+        Err(error) => Err(corrupt(error.to_string())),
+    }
+}
+
+/// How many rows one statement may carry, largest first. Fixed sizes, so that the statements stay prepared.
+const SIZES: [usize; 4] = [64, 16, 4, 1];
+
+/// An `INSERT` (or the like) for several rows at once: a head, one group of placeholders a row, a tail. One statement is
+/// one hop to SQLite's thread, which is what a row costs most.
+#[derive(Debug)]
+pub struct ManyRows {
+    spellings: [String; SIZES.len()],
+}
+
+impl ManyRows {
+    /// The statement in all its sizes.
+    pub fn new(head: &str, row: &str, tail: &str) -> Self {
+        Self { spellings: SIZES.map(|size| format!("{head} {} {tail}", vec![row; size].join(","))) }
+    }
+
+    /// Runs it over all rows. `bind` adds one row's values.
+    pub async fn run<T>(
+        &'static self,
+        conn: &mut SqliteConnection,
+        rows: &[T],
+        bind: impl Fn(
+            sqlx::query::Query<'static, Sqlite, SqliteArguments>,
+            &T,
+        ) -> sqlx::query::Query<'static, Sqlite, SqliteArguments>,
+    ) -> Result<(), sqlx::Error> {
+        let mut left = rows;
+        while !left.is_empty() {
+            // The last size is one, so there always is one that fits.
+            let slot = SIZES.iter().position(|&size| size <= left.len()).unwrap_or(SIZES.len() - 1);
+            let (now, later) = left.split_at(SIZES[slot]);
+            let mut query = sqlx::query(self.spellings[slot].as_str());
+            for row in now {
+                query = bind(query, row);
+            }
+            query.execute(&mut *conn).await?;
+            left = later;
+        }
+        Ok(())
+    }
+}
+
+/// Reads one mark of a file's `marks` table. `schema` is `main`, or the name of an attached file.
+pub async fn mark<T: serde::de::DeserializeOwned>(
+    conn: &mut SqliteConnection,
+    key: &'static str,
+) -> Result<Option<T>, StoreError> {
+    let value: Option<String> =
+        sqlx::query_scalar("SELECT value FROM marks WHERE key = ?").bind(key).fetch_optional(conn).await?;
+    value
+        .map(|text| serde_json::from_str(&text).map_err(|source| StoreError::Unreadable { what: key, source }))
+        .transpose()
+}
+
+/// Writes one mark.
+pub async fn set_mark(conn: &mut SqliteConnection, key: &'static str, value: String) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO marks (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+        .bind(key)
+        .bind(value)
+        .execute(conn)
+        .await
+        .map(|_| ())
+}
+
+/// Copies the whole of a database as it is now, read consistently, into a new file.
+pub async fn vacuum_into(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    sqlx::query("VACUUM INTO ?").bind(path.to_string_lossy().into_owned()).execute(conn).await?;
+    Ok(())
+}
+
+/// Runs a statement whose text is put together here from constants only.
+pub async fn run(conn: &mut SqliteConnection, text: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(conn).await.map(|_| ())
+}
+
+/// Closes a connection, so that its file is let go of at a known time.
+pub async fn close(conn: SqliteConnection) {
+    if let Err(error) = conn.close().await {
+        tracing::debug!(%error, "a connection did not close cleanly");
+    }
+}
