@@ -1,2 +1,4 @@
 //! x
+mod monitor;
+mod prober;
 fn main() {}
