@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod command;
+pub mod detector;
 pub mod event;
 pub mod id;
 pub mod json;

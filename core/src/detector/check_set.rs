@@ -1,0 +1,135 @@
+//! All checks of one instance, taken together: an instance is as well as its sickest check.
+//!
+//! Down if any is down, else suspect if any is suspect, else unknown if any is unknown, else up. An operator who lists
+//! two checks means both. A detector too, so that sets can stand beside other detectors later.
+
+use super::{Consecutive, Detector, Observation};
+use crate::probe::{Evidence, LocalTime, Verdict};
+
+/// What one check counts by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The check's name.
+    pub check: String,
+    /// Successes in a row after which it is up.
+    pub rise: u32,
+    /// Failures in a row after which it is down.
+    pub fall: u32,
+}
+
+/// The detectors of one instance's checks, in the order of the checks.
+#[derive(Clone, Debug)]
+pub struct CheckSet {
+    checks: Vec<Consecutive>,
+}
+
+/// How sick a verdict is; the greatest decides.
+const fn gravity(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Up => 0,
+        Verdict::Unknown => 1,
+        Verdict::Suspect => 2,
+        Verdict::Down => 3,
+    }
+}
+
+impl CheckSet {
+    /// A set that has seen nothing.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        Self { checks: rules.into_iter().map(|rule| Consecutive::new(rule.check, rule.rise, rule.fall)).collect() }
+    }
+
+    /// The check that decides: the sickest; among equals the one that has failed longest, then the first.
+    fn deciding(&self) -> Option<&Consecutive> {
+        self.checks.iter().min_by_key(|check| {
+            let failing = check.failing_since();
+            (std::cmp::Reverse(gravity(check.verdict())), failing.is_none(), failing)
+        })
+    }
+}
+
+impl Detector for CheckSet {
+    fn observe(&mut self, seen: &Observation<'_>, now: LocalTime) -> Option<Verdict> {
+        let before = self.verdict();
+        self.checks.get_mut(seen.check)?.observe(seen, now);
+        let after = self.verdict();
+        (after != before).then_some(after)
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.deciding().map_or(Verdict::Unknown, Consecutive::verdict)
+    }
+
+    fn evidence(&self, now: LocalTime) -> Evidence {
+        match self.deciding() {
+            Some(check) => check.evidence(now),
+            None => Evidence {
+                check: String::new(),
+                class: None,
+                detail: "no check to look by".to_owned(),
+                streak: 0,
+                first_failure_age: None,
+            },
+        }
+    }
+
+    fn in_doubt(&self) -> bool {
+        self.checks.iter().any(Consecutive::in_doubt)
+    }
+
+    fn reset(&mut self) {
+        self.checks.iter_mut().for_each(Consecutive::reset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::probe::{FailureClass, Outcome};
+
+    fn set() -> CheckSet {
+        let rule = |check: &str| Rule { check: check.to_owned(), rise: 1, fall: 2 };
+        CheckSet::new([rule("tcp"), rule("web")])
+    }
+
+    fn observe(set: &mut CheckSet, check: usize, good: bool, ms: u64) -> Option<Verdict> {
+        let failure = Outcome::failure(FailureClass::Timeout, format!("check {check}"));
+        let outcome = if good { &Outcome::Success } else { &failure };
+        set.observe(&Observation { check, outcome }, LocalTime(Duration::from_millis(ms)))
+    }
+
+    #[test]
+    fn an_instance_is_as_well_as_its_sickest_check() {
+        let mut set = set();
+        assert_eq!(observe(&mut set, 0, true, 0), None, "the other check has not spoken");
+        assert_eq!(set.verdict(), Verdict::Unknown);
+        assert_eq!(observe(&mut set, 1, true, 1), Some(Verdict::Up));
+        assert_eq!(observe(&mut set, 1, false, 2), Some(Verdict::Suspect));
+        assert_eq!(observe(&mut set, 0, true, 3), None, "a good answer to one check does not excuse the other");
+        assert_eq!(observe(&mut set, 1, false, 4), Some(Verdict::Down));
+        assert_eq!(observe(&mut set, 0, false, 5), None);
+        assert_eq!(observe(&mut set, 1, true, 6), Some(Verdict::Suspect), "the first check is in doubt meanwhile");
+        assert_eq!(observe(&mut set, 0, true, 7), Some(Verdict::Up));
+    }
+
+    #[test]
+    fn the_sickest_check_gives_the_evidence() {
+        let mut set = set();
+        for (check, ms) in [(1, 10), (0, 20), (0, 30), (1, 40)] {
+            observe(&mut set, check, false, ms);
+        }
+        let evidence = set.evidence(LocalTime(Duration::from_millis(50)));
+        assert_eq!((evidence.check.as_str(), evidence.streak), ("web", 2), "both are down, web failed first");
+        observe(&mut set, 1, true, 60);
+        assert_eq!(set.evidence(LocalTime(Duration::from_millis(60))).check, "tcp");
+    }
+
+    #[test]
+    fn a_set_without_checks_never_speaks() {
+        let mut set = CheckSet::new([]);
+        assert_eq!(observe(&mut set, 0, false, 0), None);
+        assert_eq!((set.verdict(), set.in_doubt()), (Verdict::Unknown, false));
+    }
+}

@@ -1,0 +1,173 @@
+//! One instance as this node sees it: what is probed, what its detectors hold, and how that stands to what is committed.
+
+use std::sync::Arc;
+
+use baton_core::detector::{CheckSet, Detector, Observation, Rule};
+use baton_core::id::{InstanceId, Revision, ServiceName};
+use baton_core::policy::{Address, Check};
+use baton_core::probe::{LocalTime, Outcome, Verdict};
+
+use super::Probing;
+use crate::prober::{CheckPlan, Pace, Target, TargetId};
+
+/// Checks made ready to run, shared by all instances that are probed by them.
+#[derive(Debug)]
+pub(crate) struct PlanSet {
+    source: Vec<Check>,
+    plans: Vec<Arc<CheckPlan>>,
+}
+
+impl PlanSet {
+    /// Makes checks ready. One that this version does not run is left out: it neither clears nor accuses an instance.
+    pub(crate) fn of(service: &ServiceName, checks: &[Check]) -> Self {
+        let plan = |check: &Check| match CheckPlan::of(check) {
+            Ok(plan) => plan.map(Arc::new),
+            Err(error) => {
+                tracing::error!(%service, check = %check.name, error = &error as &dyn std::error::Error,
+                    "this stored check cannot be run and is left out");
+                None
+            }
+        };
+        Self { source: checks.to_vec(), plans: checks.iter().filter_map(plan).collect() }
+    }
+
+    /// Whether these are the checks it was made of.
+    pub(crate) fn is_of(&self, checks: &[Check]) -> bool {
+        self.source == checks
+    }
+
+    /// Whether there is anything to probe by.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.plans.is_empty()
+    }
+}
+
+/// One instance under watch.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Which thing is watched: another epoch is another thing.
+    pub(crate) epoch: Revision,
+    /// By which checks.
+    pub(crate) plans: Arc<PlanSet>,
+    /// The prober's targets, in the order of the checks.
+    targets: Vec<TargetId>,
+    detector: CheckSet,
+    /// When the last believed probe of each check began.
+    heard: Vec<Option<LocalTime>>,
+    /// Whether another observer doubts it.
+    doubted: bool,
+    pace: Pace,
+    /// Whether the committed verdict was found to be the detectors' own.
+    pub(crate) settled: bool,
+    /// What was proposed last, and when, until it is found committed.
+    pub(crate) sent: Option<(Verdict, LocalTime)>,
+}
+
+impl Watch {
+    /// Begins to watch. `hash` spreads each check's probes.
+    pub(crate) fn begin(
+        prober: &mut impl Probing,
+        epoch: Revision,
+        address: &Address,
+        plans: &Arc<PlanSet>,
+        hash: impl Fn(&str) -> u64,
+    ) -> Self {
+        let target = |plan: &Arc<CheckPlan>| {
+            prober.insert(Target { address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
+        };
+        let targets: Vec<TargetId> = plans.plans.iter().map(target).collect();
+        let rule = |plan: &Arc<CheckPlan>| Rule { check: plan.name.clone(), rise: plan.rise, fall: plan.fall };
+        Self {
+            epoch,
+            heard: vec![None; targets.len()],
+            targets,
+            detector: CheckSet::new(plans.plans.iter().map(rule)),
+            plans: plans.clone(),
+            doubted: false,
+            pace: Pace::Fast,
+            settled: false,
+            sent: None,
+        }
+    }
+
+    /// The prober's targets, in the order of the checks.
+    pub(crate) fn targets(&self) -> &[TargetId] {
+        &self.targets
+    }
+
+    /// What the detectors hold.
+    pub(crate) fn detector(&self) -> &CheckSet {
+        &self.detector
+    }
+
+    /// Takes note of a believed outcome of a check. Answers whether the verdict changed.
+    pub(crate) fn observe(
+        &mut self,
+        prober: &mut impl Probing,
+        check: usize,
+        outcome: &Outcome,
+        started: LocalTime,
+        ended: LocalTime,
+    ) -> bool {
+        let changed = self.detector.observe(&Observation { check, outcome }, ended).is_some();
+        if let Some(heard) = self.heard.get_mut(check) {
+            *heard = Some(started);
+        }
+        self.keep_pace(prober);
+        changed
+    }
+
+    /// An outcome could not be believed: look again soon, for something may have gone unseen.
+    pub(crate) fn disbelieve(&mut self, prober: &mut impl Probing) {
+        self.set_pace(prober, Pace::Fast);
+    }
+
+    /// Whether every check has been heard by a probe that began after `time`.
+    pub(crate) fn heard_since(&self, time: LocalTime) -> bool {
+        self.heard.iter().all(|heard| heard.is_some_and(|started| started >= time))
+    }
+
+    /// Another observer doubts it, or no longer does. A doubt is looked into at once, unless this node doubts it too:
+    /// then its own probes keep their distance from each other.
+    pub(crate) fn set_doubted(&mut self, prober: &mut impl Probing, doubted: bool) {
+        let news = doubted && !self.doubted;
+        self.doubted = doubted;
+        self.keep_pace(prober);
+        if news && self.detector.verdict() == Verdict::Up {
+            self.hurry(prober);
+        }
+    }
+
+    /// Probes it at once.
+    pub(crate) fn hurry(&self, prober: &mut impl Probing) {
+        self.targets.iter().for_each(|target| prober.hurry(*target));
+    }
+
+    /// Forgets what was seen: whoever saw it cannot be trusted.
+    pub(crate) fn reset(&mut self, prober: &mut impl Probing) {
+        self.detector.reset();
+        self.heard.fill(None);
+        self.settled = false;
+        self.keep_pace(prober);
+    }
+
+    fn keep_pace(&mut self, prober: &mut impl Probing) {
+        let pace = if self.doubted || self.detector.in_doubt() { Pace::Fast } else { Pace::Normal };
+        self.set_pace(prober, pace);
+    }
+
+    fn set_pace(&mut self, prober: &mut impl Probing, pace: Pace) {
+        if self.pace != pace {
+            self.pace = pace;
+            self.targets.iter().for_each(|target| prober.pace(*target, pace));
+        }
+    }
+
+    /// Ends the watch.
+    pub(crate) fn end(self, prober: &mut impl Probing) {
+        self.targets.iter().for_each(|target| prober.remove(*target));
+    }
+}
+
+/// Which instance.
+pub(crate) type Key = (ServiceName, InstanceId);

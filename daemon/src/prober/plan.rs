@@ -1,0 +1,109 @@
+//! A check made ready to run: everything that can be parsed is parsed once, not at each probe.
+
+use std::time::Duration;
+
+use baton_core::policy::{Check, CheckKind, StatusRange};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use regex::bytes::{Regex, RegexBuilder};
+
+/// The memory that one compiled pattern may take; the same bound refuses it when a spec is stored.
+const PATTERN_SIZE_MAX: usize = 1 << 20;
+
+/// Why a stored check cannot be run. Specs are validated when they are stored, so this speaks of a spec from elsewhere.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error("its path is not a request target")]
+    Path(#[source] http::uri::InvalidUri),
+    #[error("its method is not one")]
+    Method(#[source] http::method::InvalidMethod),
+    #[error("its header \"{name}\" cannot be sent")]
+    Header { name: String, source: http::Error },
+    #[error("its expect_body is not a regular expression")]
+    Pattern(#[source] regex::Error),
+}
+
+/// What an HTTP check sends and wants.
+#[derive(Debug)]
+pub(crate) struct HttpPlan {
+    pub(crate) method: Method,
+    pub(crate) target: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) expect_status: Vec<StatusRange>,
+    pub(crate) expect_body: Option<Regex>,
+}
+
+/// What a check does.
+#[derive(Debug)]
+pub(crate) enum PlanKind {
+    Tcp,
+    Http(Box<HttpPlan>),
+}
+
+/// A check made ready to run.
+#[derive(Debug)]
+pub(crate) struct CheckPlan {
+    pub(crate) name: String,
+    pub(crate) kind: PlanKind,
+    pub(crate) port: Option<u16>,
+    pub(crate) timeout: Duration,
+    pub(crate) interval: Duration,
+    pub(crate) fast_interval: Duration,
+    pub(crate) rise: u32,
+    pub(crate) fall: u32,
+}
+
+impl CheckPlan {
+    /// Makes `check` ready, or answers `None` where this version does not run such a check: then it says nothing about
+    /// any instance, rather than something that it has not looked at.
+    pub(crate) fn of(check: &Check) -> Result<Option<Self>, PlanError> {
+        let kind = match (check.kind, &check.tls) {
+            (CheckKind::Tcp, None) => PlanKind::Tcp,
+            (CheckKind::Http, None) => PlanKind::Http(Box::new(HttpPlan::of(check)?)),
+            (CheckKind::Tcp | CheckKind::Http, Some(_))
+            | (CheckKind::Grpc | CheckKind::Tls | CheckKind::Heartbeat | CheckKind::Agent, _) => return Ok(None),
+        };
+        Ok(Some(Self {
+            name: check.name.clone(),
+            kind,
+            port: check.port,
+            timeout: check.timeout.as_duration(),
+            interval: check.interval.as_duration(),
+            fast_interval: check.fast_interval.as_duration(),
+            rise: check.rise,
+            fall: check.fall,
+        }))
+    }
+
+    /// The type, as a metric's label.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.kind {
+            PlanKind::Tcp => "tcp",
+            PlanKind::Http(_) => "http",
+        }
+    }
+}
+
+impl HttpPlan {
+    fn of(check: &Check) -> Result<Self, PlanError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &check.headers {
+            let error = |source: http::Error| PlanError::Header { name: name.clone(), source };
+            let header = HeaderName::try_from(name.as_str()).map_err(|source| error(source.into()))?;
+            let value = HeaderValue::try_from(value.as_str()).map_err(|source| error(source.into()))?;
+            headers.insert(header, value);
+        }
+        let expect_body = check
+            .expect_body
+            .as_deref()
+            .map(|pattern| RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).build())
+            .transpose()
+            .map_err(PlanError::Pattern)?;
+        Ok(Self {
+            method: Method::try_from(check.method.as_str()).map_err(PlanError::Method)?,
+            target: Uri::try_from(check.path.as_str()).map_err(PlanError::Path)?,
+            headers,
+            expect_status: check.expect_status.clone(),
+            expect_body,
+        })
+    }
+}
