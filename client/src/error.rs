@@ -3,20 +3,10 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use crate::view::Problem;
 
 /// The longest foreign text that is repeated in an error, in characters: enough to recognise it, short enough for a line.
 pub(crate) const SHOWN_MAX: usize = 200;
-
-/// One thing that is wrong with what was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct FieldError {
-    /// Where: a path such as `checks[0].interval`.
-    #[serde(default)]
-    pub path: String,
-    /// What is wrong there.
-    pub message: String,
-}
 
 /// Why a request or a stream has no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -46,17 +36,8 @@ pub enum ClientError {
         why: String,
     },
     /// The server understood and said no (RFC 9457).
-    #[error("{}", describe(*status, code, detail, errors))]
-    Problem {
-        /// The HTTP status.
-        status: u16,
-        /// The stable word for what is wrong.
-        code: String,
-        /// What is wrong, for people.
-        detail: String,
-        /// For bad input: each thing that is wrong.
-        errors: Vec<FieldError>,
-    },
+    #[error("{}", describe(.0))]
+    Problem(Box<Problem>),
     /// An answer that is not Baton's.
     #[error("unexpected answer to {what}: {why}")]
     Unexpected {
@@ -71,7 +52,7 @@ impl ClientError {
     /// The problem's stable word, where it is one.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Problem { code, .. } => Some(code),
+            Self::Problem(problem) => Some(&problem.code),
             Self::Endpoint { .. } | Self::NoConnection { .. } | Self::NoAnswer { .. } | Self::Unexpected { .. } => None,
         }
     }
@@ -79,7 +60,7 @@ impl ClientError {
     /// Whether it is a problem with this HTTP status.
     pub fn is_status(&self, wanted: u16) -> bool {
         match self {
-            Self::Problem { status, .. } => *status == wanted,
+            Self::Problem(problem) => problem.status == wanted,
             Self::Endpoint { .. } | Self::NoConnection { .. } | Self::NoAnswer { .. } | Self::Unexpected { .. } => {
                 false
             }
@@ -87,17 +68,12 @@ impl ClientError {
     }
 }
 
-fn describe(status: u16, code: &str, detail: &str, errors: &[FieldError]) -> String {
-    let mut text = if detail.is_empty() { code.to_owned() } else { detail.to_owned() };
-    for error in errors {
-        text.push_str("\n  ");
-        if !error.path.is_empty() {
-            text.push_str(&error.path);
-            text.push_str(": ");
-        }
-        text.push_str(&error.message);
+fn describe(problem: &Problem) -> String {
+    let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
+    for error in &problem.errors {
+        text.push_str(&format!("\n  {}: {}", error.path, error.message));
     }
-    format!("{text} [{status} {code}]")
+    format!("{text} [{} {}]", problem.status, problem.code)
 }
 
 /// The whole chain of causes in one line: reqwest's own text stops at "error sending request".
@@ -131,22 +107,25 @@ pub(crate) fn list<T: fmt::Display>(endpoints: &[T]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::view::FieldProblem;
+
     use super::*;
 
     #[test]
     fn a_problem_tells_every_error_with_its_path() {
-        let error = ClientError::Problem {
+        let error = ClientError::Problem(Box::new(Problem {
             status: 422,
             code: "invalid_input".to_owned(),
             detail: "2 things are wrong".to_owned(),
             errors: vec![
-                FieldError { path: "checks[0].interval".to_owned(), message: "not a duration".to_owned() },
-                FieldError { path: String::new(), message: "too long".to_owned() },
+                FieldProblem { path: "checks[0].interval".to_owned(), message: "not a duration".to_owned() },
+                FieldProblem { path: "$".to_owned(), message: "too long".to_owned() },
             ],
-        };
+            ..Problem::default()
+        }));
         assert_eq!(
             error.to_string(),
-            "2 things are wrong\n  checks[0].interval: not a duration\n  too long [422 invalid_input]"
+            "2 things are wrong\n  checks[0].interval: not a duration\n  $: too long [422 invalid_input]"
         );
     }
 

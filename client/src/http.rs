@@ -9,7 +9,8 @@ use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ClientError, FieldError, chain, cut, list};
+use crate::error::{ClientError, chain, cut, list};
+use crate::view::Problem;
 
 /// How long a connection may take to be made. A LAN needs milliseconds; beyond this the next endpoint is the better bet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -258,22 +259,11 @@ fn tried(sent: Result<Response, reqwest::Error>) -> Tried {
     }
 }
 
-/// What a refusal says of itself, in the words of RFC 9457.
-#[derive(Deserialize)]
-struct ProblemBody {
-    code: Option<String>,
-    title: Option<String>,
-    detail: Option<String>,
-    #[serde(default)]
-    errors: Vec<FieldError>,
-}
-
 fn problem(what: &str, status: u16, body: &[u8]) -> ClientError {
-    match serde_json::from_slice::<ProblemBody>(body) {
-        Ok(ProblemBody { code: Some(code), title, detail, errors }) => {
-            ClientError::Problem { status, code, detail: detail.or(title).unwrap_or_default(), errors }
-        }
-        Ok(_) | Err(_) => {
+    match serde_json::from_slice::<Problem>(body) {
+        // The status line counts, not what the body says of it.
+        Ok(problem) => ClientError::Problem(Box::new(Problem { status, ..problem })),
+        Err(_) => {
             let shown = cut(&String::from_utf8_lossy(body));
             ClientError::Unexpected { what: what.to_owned(), why: format!("status {status} with \"{shown}\"") }
         }
@@ -346,10 +336,8 @@ mod tests {
     fn a_refusal_is_read_as_a_problem_and_anything_else_is_not() {
         let body =
             br#"{"type":"about:blank","title":"Not Found","status":404,"detail":"gone","code":"no_such_service"}"#;
-        assert!(matches!(
-            problem("GET /x", 404, body),
-            ClientError::Problem { status: 404, code, detail, .. } if code == "no_such_service" && detail == "gone"
-        ));
+        let error = problem("GET /x", 404, body);
+        assert_eq!((error.code(), error.is_status(404)), (Some("no_such_service"), true));
         assert!(matches!(problem("GET /x", 502, b"<html>"), ClientError::Unexpected { .. }));
     }
 

@@ -10,6 +10,7 @@ use reqwest::Response;
 
 use crate::error::{ClientError, chain, cut};
 use crate::http::{Client, query_escape};
+use crate::view::{STREAM_BOOKMARK, STREAM_RESET, STREAM_SNAPSHOT};
 
 /// The longest event that is put together. The first one holds a snapshot of the whole cluster.
 const FRAME_MAX: usize = 64 << 20;
@@ -299,9 +300,7 @@ impl EventStream {
                 self.ever_connected = true;
                 Ok(StreamItem::Connected { endpoint })
             }
-            Err(ClientError::Problem { status, code, detail, errors }) if status < 500 => {
-                Err(ClientError::Problem { status, code, detail, errors })
-            }
+            Err(ClientError::Problem(problem)) if problem.status < 500 => Err(ClientError::Problem(problem)),
             Err(error) if !self.ever_connected && self.tries >= count => Err(error),
             Err(error) => Ok(self.lose(error.to_string())),
         }
@@ -342,9 +341,9 @@ impl EventStream {
 fn item(frame: Frame) -> StreamItem {
     let revision = frame.id.as_deref().and_then(|id| id.parse().ok());
     match (frame.event.as_str(), revision) {
-        ("snapshot", revision) => StreamItem::Snapshot { revision, data: frame.data },
-        ("bookmark", Some(revision)) => StreamItem::Bookmark { revision },
-        ("reset", _) => StreamItem::Reset { data: frame.data },
+        (STREAM_SNAPSHOT, revision) => StreamItem::Snapshot { revision, data: frame.data },
+        (STREAM_BOOKMARK, Some(revision)) => StreamItem::Bookmark { revision },
+        (STREAM_RESET, _) => StreamItem::Reset { data: frame.data },
         _ => match serde_json::from_str::<Event>(&frame.data) {
             Ok(event) => StreamItem::Event { event: Box::new(event), raw: frame.data },
             Err(_) => StreamItem::Unknown { event: cut(&frame.event), data: frame.data },

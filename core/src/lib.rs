@@ -7,6 +7,7 @@
 pub mod command;
 pub mod event;
 pub mod id;
+pub mod json;
 pub mod policy;
 pub mod probe;
 pub mod state;

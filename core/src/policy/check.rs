@@ -6,25 +6,25 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::spec::words;
 use crate::time::Millis;
 
-/// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum CheckKind {
-    /// A TCP connection can be made.
-    Tcp,
-    /// An HTTP/1.1 request is answered with an expected status and body.
-    Http,
-    /// `grpc.health.v1` says SERVING.
-    Grpc,
-    /// A TLS handshake succeeds.
-    Tls,
-    /// The instance's own heartbeats arrive.
-    Heartbeat,
-    /// A local command of the node, by the name its configuration gives it.
-    Agent,
+words! {
+    /// What a check does.
+    CheckKind {
+        /// A TCP connection can be made.
+        Tcp = "tcp",
+        /// An HTTP/1.1 request is answered with an expected status and body.
+        Http = "http",
+        /// `grpc.health.v1` says SERVING.
+        Grpc = "grpc",
+        /// A TLS handshake succeeds.
+        Tls = "tls",
+        /// The instance's own heartbeats arrive.
+        Heartbeat = "heartbeat",
+        /// A local command of the node, by the name its configuration gives it.
+        Agent = "agent",
+    }
 }
 
 /// An inclusive range of HTTP status codes, written `"200-299"` or `"204"`.
@@ -134,16 +134,8 @@ impl Check {
     /// A check of `kind` with every default of the contract: 1 s interval, 500 ms time-out, 200 ms fast interval,
     /// rise 2, fall 3.
     pub fn of(kind: CheckKind) -> Self {
-        let name = match kind {
-            CheckKind::Tcp => "tcp",
-            CheckKind::Http => "http",
-            CheckKind::Grpc => "grpc",
-            CheckKind::Tls => "tls",
-            CheckKind::Heartbeat => "heartbeat",
-            CheckKind::Agent => "agent",
-        };
         Self {
-            name: name.to_owned(),
+            name: kind.as_str().to_owned(),
             kind,
             path: "/".to_owned(),
             method: "GET".to_owned(),

@@ -23,6 +23,12 @@ macro_rules! words {
             }
         }
 
+        impl $crate::json::Word for $name {
+            fn words() -> &'static [(&'static str, Self)] {
+                Self::ALL
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())

@@ -1,0 +1,199 @@
+//! What this version keeps of a spec but does not act on, so that `explain` can say so. Whoever makes a part work takes
+//! it out of here; a test counts every field of the contract as active or inactive, so that none is forgotten.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Check, CheckKind, Mode, ProofKind, ProofPolicy, Spec};
+
+/// A part of a spec that is stored and shown, and changes nothing yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Inactive {
+    /// The field, or the object that it is.
+    #[cfg_attr(feature = "openapi", schema(example = "failover.min_interval"))]
+    pub path: String,
+    /// Whether this service's spec differs there from the default: then somebody expects something of it.
+    pub configured: bool,
+    /// What happens instead.
+    pub why: String,
+}
+
+/// Lists fields by name; whether one is configured is the comparison of that very field with its default.
+macro_rules! fields {
+    ($spec:ident, $default:ident: $($head:ident $(. $tail:ident)* => $why:expr,)+) => {
+        vec![$(Inactive {
+            path: concat!(stringify!($head) $(, ".", stringify!($tail))*).to_owned(),
+            configured: $spec.$head $(.$tail)* != $default.$head $(.$tail)*,
+            why: $why.to_owned(),
+        }),+]
+    };
+}
+
+/// The parts of `spec` that this version does not act on. Parts of checks, modes and proofs are listed where they are
+/// used; everything else always, with `configured` saying whether it matters.
+pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
+    let default = Spec::default();
+    let mut parts = fields!(spec, default:
+        detection.observers => "every node watches every instance",
+        detection.veto => "a sighting does not block `down`: the quorum alone decides",
+        detection.error_rate => "only probes count: there are no reports of calls",
+        detection.slow => "only probes count: there are no reports of calls",
+        detection.accrual => "only probes count: there are no heartbeats",
+        detection.timeout => "only probes count, and they have the time-out of their check",
+        detection.combine => "probes are the only detector",
+        breaker => "there are no reports of calls that could open a breaker",
+        recovery => "an instance is healthy again once the quorum no longer says `down`, at its full weight",
+        failover.min_interval => "automatic failovers may follow one another at once",
+        failover.max_in_window => "automatic failovers are not counted",
+        failover.window => "automatic failovers are not counted",
+        failover.activation_timeout => "nobody waits for an acknowledgement",
+        failover.require_ack => "a promoted instance counts as active at once",
+        failover.max_lag => "instances do not report their lag",
+        failback => "ask for a switchover to the preferred instance",
+        lease => "there are no heartbeats that could renew a lease",
+        fencing.hook => "hooks are not called",
+        on_quorum_loss => "a holder has no lease that could run out",
+        retry => "it is kept for clients that read the spec",
+        fail_open => "sick instances are not offered",
+        load_balancing => "there is one active instance, and all calls go there",
+    );
+    parts.extend(spec.checks.iter().enumerate().flat_map(|(index, check)| of_check(index, check)));
+    match spec.mode {
+        Mode::ActivePassive => {}
+        Mode::ActiveActive => parts.extend(fields!(spec, default:
+            mode => "instances are watched, but discovery does not list all of them, and none is promoted",
+        )),
+    }
+    parts.extend(of_proof(spec, &default));
+    parts
+}
+
+fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
+    let default = Check::of(check.kind);
+    let path = |field: &str| format!("checks[{index}].{field}");
+    let mut parts = Vec::new();
+    match check.kind {
+        CheckKind::Tcp | CheckKind::Http => {}
+        CheckKind::Grpc | CheckKind::Tls | CheckKind::Heartbeat | CheckKind::Agent => parts.push(Inactive {
+            path: path("type"),
+            // A check is never there by default.
+            configured: !Spec::default().checks.contains(check),
+            why: format!("checks of type \"{}\" are not run", check.kind),
+        }),
+    }
+    if check.tls != default.tls {
+        parts.push(Inactive { path: path("tls"), configured: true, why: "probes are sent without TLS".to_owned() });
+    }
+    if check.watch != default.watch {
+        parts.push(Inactive {
+            path: path("watch"),
+            configured: true,
+            why: "no idle connection is held: the next probe notices".to_owned(),
+        });
+    }
+    parts
+}
+
+fn of_proof(spec: &Spec, default: &Spec) -> Vec<Inactive> {
+    let configured = spec.fencing.proof != default.fencing.proof;
+    let waits = |path: String, why: &str| Inactive { path, configured, why: why.to_owned() };
+    let kinds = match &spec.fencing.proof {
+        ProofPolicy::List(kinds) => kinds,
+        ProofPolicy::Auto(_) => {
+            let why = "there are no leases yet, so for instances that heartbeat \"auto\" cannot mean `lease`";
+            return vec![waits("fencing.proof".to_owned(), why)];
+        }
+    };
+    let why = |kind: ProofKind| match kind {
+        ProofKind::Release => Some("holders cannot release yet, so this proof never holds"),
+        ProofKind::Lease => Some("there are no leases, so this proof never holds"),
+        ProofKind::Hook => Some("hooks are not called, so this proof never holds"),
+        ProofKind::NoneNeeded | ProofKind::Token | ProofKind::Operator => None,
+    };
+    let parts = kinds.iter().enumerate();
+    parts.filter_map(|(index, &kind)| Some(waits(format!("fencing.proof[{index}]"), why(kind)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::json::Json;
+    use crate::policy::parse_spec;
+
+    /// The fields of a spec that this version acts on. What is inside a check is tried further below.
+    const ACTIVE: [&str; 7] = [
+        "mode",
+        "checks",
+        "detection.quorum",
+        "failover.automatic",
+        "failover.strategy",
+        "failover.min_healthy",
+        "fencing.proof",
+    ];
+
+    fn spec(text: &str) -> Spec {
+        parse_spec(&Json::parse(text.as_bytes()).expect(text)).expect(text)
+    }
+
+    fn leaves(json: &Json, path: &str, found: &mut BTreeSet<String>) {
+        match json {
+            Json::Object(members) => {
+                for (name, value) in members {
+                    leaves(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+                }
+            }
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {
+                found.insert(path.to_owned());
+            }
+        }
+    }
+
+    fn configured(text: &str) -> Vec<String> {
+        inactive_parts(&spec(text)).into_iter().filter(|part| part.configured).map(|part| part.path).collect()
+    }
+
+    #[test]
+    fn every_field_is_either_active_or_listed() {
+        let mut fields = BTreeSet::new();
+        let json = Json::parse(&serde_json::to_vec(&Spec::default()).expect("JSON")).expect("JSON");
+        leaves(&json, "", &mut fields);
+        let listed = inactive_parts(&Spec::default());
+        let covers =
+            |part: &Inactive, field: &String| *field == part.path || field.starts_with(&format!("{}.", part.path));
+        for field in &fields {
+            let inactive = listed.iter().any(|part| covers(part, field));
+            assert!(inactive || ACTIVE.contains(&field.as_str()), "{field} is neither active nor said to be inactive");
+        }
+        for part in &listed {
+            assert!(fields.iter().any(|field| covers(part, field)), "there is no field {}", part.path);
+        }
+    }
+
+    #[test]
+    fn a_default_spec_expects_nothing_of_what_is_missing() {
+        assert_eq!(configured("{}"), Vec::<String>::new());
+        // Writing a default down is not a wish for something else.
+        assert_eq!(configured(r#"{"failback":{"mode":"manual"},"detection":{"veto":false}}"#), Vec::<String>::new());
+        let active = r#"{"detection":{"quorum":2},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
+            "fencing":{"proof":["none_needed","token","operator"]},
+            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2}]}"#;
+        assert_eq!(configured(active), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_somebody_configured_in_vain_is_named() {
+        for (text, paths) in [
+            (r#"{"failback":{"mode":"never"}}"#, &["failback"][..]),
+            (r#"{"failover":{"max_lag":0,"min_interval":"0s"}}"#, &["failover.min_interval", "failover.max_lag"]),
+            (r#"{"mode":"active_active","fail_open":true}"#, &["fail_open", "mode"]),
+            (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
+            (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
+            (r#"{"checks":[{"type":"tcp"},{"type":"grpc"}]}"#, &["checks[1].type"]),
+            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].tls", "checks[0].watch"]),
+        ] {
+            assert_eq!(configured(text), paths, "{text}");
+        }
+    }
+}
