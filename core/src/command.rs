@@ -173,9 +173,10 @@ pub struct TransitionStart {
     pub kind: TransitionKind,
     /// The token of the active that the proposer saw; `None`: it saw no active. Refused when that has moved on.
     pub seen_token: Option<Token>,
-    /// The instance to promote, where it is settled already (an operator named it).
+    /// The instance to promote. Where a proof holds already, it is promoted by this very command, so that readers never
+    /// see a gap. `None`: there is no candidate yet, and the service waits without an active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<InstanceId>,
+    pub to: Option<Target>,
     /// The proof an operator asserts, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asserted: Option<ProofKind>,
@@ -186,6 +187,24 @@ pub struct TransitionStart {
     pub actor: Option<String>,
 }
 
+/// An instance as the proposer saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its epoch: a re-registration in between refuses the promotion.
+    pub epoch: Revision,
+}
+
+/// A named operator's word that the old active has stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// Who says so.
+    pub actor: String,
+    /// Why they are sure.
+    pub reason: String,
+}
+
 /// Promotes an instance within an open transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promote {
@@ -193,12 +212,13 @@ pub struct Promote {
     pub service: ServiceName,
     /// The open transition that the proposer saw. Refused when it is no longer the open one.
     pub transition: TransitionId,
-    /// The instance to promote; refused unless it may be one.
-    pub to: InstanceId,
-    /// The epoch of that instance: a re-registration in between refuses the promotion.
-    pub epoch: Revision,
-    /// Why we may believe that the old active has stopped; checked again at apply.
+    /// The instance to promote; refused unless it may be.
+    pub to: Target,
+    /// Why the proposer believes that the old active has stopped. Refused unless that very proof holds at apply.
     pub proof: ProofKind,
+    /// The word behind the proof `operator`, where the transition does not carry it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Assertion>,
 }
 
 /// Gives up an open transition.

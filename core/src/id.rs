@@ -110,7 +110,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// A transition's number, written `tr-57`: the log index of the entry that opened it.
+/// A transition's number, written `tr-57`: the revision of the event that opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "tr-57"))]

@@ -4,10 +4,12 @@
 //! socket, no file, no clock, no thread and no source of entropy in this crate; `clippy.toml` beside it says so to the
 //! compiler. The same code runs in the daemon, in the property tests and under a simulator.
 
+pub mod apply;
 pub mod command;
 pub mod event;
 pub mod id;
 pub mod json;
+pub mod planner;
 pub mod policy;
 pub mod probe;
 pub mod state;

@@ -2,10 +2,14 @@
 //! becomes one is next door in `parse`, what may be decided from one is in `planner` and `apply`.
 
 mod check;
+mod inactive;
+mod parse;
 mod registration;
 mod spec;
 
 pub use check::{Check, CheckKind, CheckTls, StatusRange};
+pub use inactive::{Inactive, inactive_parts};
+pub use parse::{FieldError, parse_registration, parse_spec};
 pub use registration::{Address, InvalidAddress, Liveness, Overrides, Registration};
 pub(crate) use spec::words;
 pub use spec::{

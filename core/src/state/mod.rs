@@ -9,6 +9,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+pub(crate) use rows::hex;
+
 pub use instance::{HealthInputs, Instance, VerdictRecord};
 pub use rows::{Change, InvalidRow, Row, RowKind};
 pub use service::{Active, Assignment, Holder, Phase, Service};

@@ -1,0 +1,130 @@
+//! Instances: registered, changed, removed.
+
+use std::sync::Arc;
+
+use super::{Draft, Entry, check_generation};
+use crate::command::{Done, InstanceDelete, InstancePut, Refusal, Reply};
+use crate::event::EventKind;
+use crate::id::{InstanceId, Revision, ServiceName};
+use crate::policy::Liveness;
+use crate::probe::Health;
+use crate::state::{Change, INSTANCES_MAX, Instance};
+
+impl Entry<'_> {
+    pub(super) fn instance_put(&mut self, put: &InstancePut) -> Reply {
+        let service = self.service(&put.service)?;
+        let known = service.instances.get(&put.instance).cloned();
+        check_generation(put.if_generation, known.as_ref().map_or(0, |instance| instance.generation))?;
+        // Whoever heartbeats gets a new session with every PUT: one incarnation, one session. Nobody else has one.
+        let session = match put.registration.liveness {
+            Liveness::Heartbeat => Some(put.session.clone()),
+            Liveness::Probe => None,
+        };
+        match known {
+            None => {
+                if service.instances.len() >= INSTANCES_MAX {
+                    let what = "instances of a service".to_owned();
+                    return Err(Refusal::LimitReached { what, limit: INSTANCES_MAX as u64 });
+                }
+                self.instance_create(put, session, service.instances.is_empty())
+            }
+            Some(instance) if session.is_none() && instance.registration == *put.registration => {
+                Ok(Done::Stored { created: false, generation: instance.generation, session: None })
+            }
+            Some(instance) => self.instance_update(put, session, &instance),
+        }
+    }
+
+    fn instance_create(&mut self, put: &InstancePut, session: Option<String>, first: bool) -> Reply {
+        let instance = Instance {
+            id: put.instance.clone(),
+            registration: (*put.registration).clone(),
+            generation: 1,
+            epoch: self.next_revision(),
+            registered_at: self.wall,
+            session: session.clone(),
+            verdicts: imbl::OrdMap::new(),
+            health: Health::Unknown,
+            health_since: self.now,
+            health_revision: self.next_revision(),
+            first_failure: None,
+            suspect_since: None,
+        };
+        let now = self.now;
+        let service = self.service_mut(&put.service)?;
+        if first {
+            service.populated_at = now;
+        }
+        service.instances.insert(put.instance.clone(), Arc::new(instance));
+        self.changes.insert(Change::Instance(put.service.clone(), put.instance.clone()));
+        let place =
+            put.registration.address.as_ref().map_or_else(|| "without an address".to_owned(), |a| format!("at {a}"));
+        let reason = format!("{} registered \"{}\" {place}", put.actor, put.instance);
+        self.emit(
+            Draft::new(EventKind::InstanceRegistered, reason)
+                .service(&put.service)
+                .instance(&put.instance)
+                .actor(Some(&put.actor)),
+        );
+        Ok(Done::Stored { created: true, generation: 1, session })
+    }
+
+    fn instance_update(&mut self, put: &InstancePut, session: Option<String>, old: &Instance) -> Reply {
+        let generation = old.generation + 1;
+        let new = &*put.registration;
+        let reprobed = new.address != old.registration.address
+            || new.overrides.checks != old.registration.overrides.checks
+            || new.liveness != old.registration.liveness;
+        let what = match (&session, reprobed) {
+            (Some(_), _) => "in a new session",
+            (None, true) => "with another address, checks or liveness: it is probed anew",
+            (None, false) => "without a change to what is probed",
+        };
+        let reason = format!("{} registered \"{}\" again, {what}", put.actor, put.instance);
+        let revision = self.emit(
+            Draft::new(EventKind::InstanceUpdated, reason)
+                .service(&put.service)
+                .instance(&put.instance)
+                .actor(Some(&put.actor)),
+        );
+        if let Some(instance) = self.instance_mut(&put.service, &put.instance) {
+            instance.registration = new.clone();
+            instance.generation = generation;
+            instance.session.clone_from(&session);
+        }
+        if reprobed {
+            self.start_epoch(&put.service, &put.instance, revision);
+        }
+        Ok(Done::Stored { created: false, generation, session })
+    }
+
+    pub(super) fn instance_delete(&mut self, delete: &InstanceDelete) -> Reply {
+        let service = self.service(&delete.service)?;
+        let Some(instance) = service.instances.get(&delete.instance) else {
+            return Err(Refusal::NoSuchInstance { service: delete.service.clone(), instance: delete.instance.clone() });
+        };
+        check_generation(delete.if_generation, instance.generation)?;
+        let reason = format!("{} deregistered \"{}\"", delete.actor, delete.instance);
+        self.service_mut(&delete.service)?.instances.remove(&delete.instance);
+        self.changes.insert(Change::Instance(delete.service.clone(), delete.instance.clone()));
+        let revision = self.emit(
+            Draft::new(EventKind::InstanceDeregistered, reason.clone())
+                .service(&delete.service)
+                .instance(&delete.instance)
+                .actor(Some(&delete.actor)),
+        );
+        if service.is_active(&delete.instance) {
+            self.vacate(&delete.service, &reason, Some(&delete.actor), Some(revision))?;
+        }
+        Ok(Done::Ok)
+    }
+
+    /// Something else is probed from now on: what the observers held is about something that is no longer there.
+    pub(super) fn start_epoch(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
+        if let Some(instance) = self.instance_mut(service, id) {
+            instance.epoch = cause;
+            instance.verdicts = imbl::OrdMap::new();
+        }
+        self.count_instance_again(service, id, cause);
+    }
+}

@@ -1,0 +1,395 @@
+//! Transitions: opened, promoted, given up. Who is active changes here and nowhere else, by compare-and-set: each
+//! command names what its proposer saw, and is refused when that has moved on.
+
+use std::sync::Arc;
+
+use super::verdicts::moved_on;
+use super::{Draft, Entry};
+use crate::command::{Assertion, Done, Promote, Refusal, Reply, Target, TransitionAbort, TransitionStart};
+use crate::event::EventKind;
+use crate::id::{Revision, ServiceName, Token, TransitionId};
+use crate::policy::{Mode, ProofKind};
+use crate::probe::Health;
+use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
+use crate::transition::{
+    Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus, not_eligible,
+    proof_that_holds,
+};
+
+impl Entry<'_> {
+    pub(super) fn transition_start(&mut self, start: &TransitionStart) -> Reply {
+        let service = self.service(&start.service)?;
+        if service.spec.mode == Mode::ActiveActive {
+            return Err(Refusal::NotActivePassive { service: start.service.clone() });
+        }
+        if let Some(transition) = service.assignment.transition {
+            return Err(Refusal::TransitionInProgress { service: start.service.clone(), transition });
+        }
+        if service.active_token() != start.seen_token {
+            return Err(moved_on(format!("the active of \"{}\"", start.service)));
+        }
+        let active = service.assignment.active.clone();
+        let leaving = active.as_ref().and_then(|active| service.instances.get(&active.instance));
+        self.check_cause(&service, leaving, start)?;
+        if let Some(to) = &start.to {
+            let target = target(&service, to)?;
+            if service.is_active(&to.instance) {
+                return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: to.instance.clone() });
+            }
+            if let Some(why) = not_eligible(&service, target, None, self.now) {
+                return Err(Refusal::NotEligible { instance: to.instance.clone(), why });
+            }
+        }
+        let proof = proof_that_holds(&service, start.asserted);
+        if let (Some(_), Err(why)) = (&start.actor, &proof) {
+            // Nobody's wish takes a service's active away unless the move can be completed.
+            return Err(Refusal::ProofRefused { proof: start.asserted.unwrap_or(ProofKind::Token), why: why.clone() });
+        }
+
+        let id = self.open(start, &service, leaving);
+        match (&start.to, proof) {
+            (Some(to), Ok(proof)) if self.token_is_free() => {
+                self.complete(&service, id, to, proof)?;
+            }
+            (_, proof) => self.withdraw(&service, id, proof.err()),
+        }
+        Ok(Done::Started { transition: id })
+    }
+
+    /// An automatic move must be caused by something committed that still holds. An operator's move needs the operator.
+    fn check_cause(
+        &self,
+        service: &Service,
+        leaving: Option<&Arc<Instance>>,
+        start: &TransitionStart,
+    ) -> Result<(), Refusal> {
+        if let Some(proof) = start.asserted
+            && (proof != ProofKind::Operator || start.actor.is_none())
+        {
+            let why = "only \"operator\" can be asserted, and only by a named operator".to_owned();
+            return Err(Refusal::ProofRefused { proof, why });
+        }
+        if start.actor.is_some() {
+            return Ok(());
+        }
+        let cause = start.trigger.cause.filter(|cause| (1..=self.state.meta.revision).contains(cause));
+        let holds = match start.kind {
+            TransitionKind::Placement => start.seen_token.is_none() && cause.is_some() && start.to.is_some(),
+            TransitionKind::Failover => leaving
+                .is_some_and(|active| active.health == Health::Unhealthy && cause == Some(active.health_revision)),
+            TransitionKind::Switchover | TransitionKind::Failback => false,
+        };
+        if holds { Ok(()) } else { Err(moved_on(format!("the cause for a {} of \"{}\"", start.kind, service.name))) }
+    }
+
+    /// Writes the record of a new transition and tells of it.
+    fn open(&mut self, start: &TransitionStart, service: &Service, leaving: Option<&Arc<Instance>>) -> TransitionId {
+        let id = TransitionId(self.next_revision());
+        let evidence = leaving.map_or_else(Vec::new, |active| {
+            active
+                .verdicts
+                .iter()
+                .map(|(observer, record)| ObserverEvidence {
+                    observer: *observer,
+                    verdict: record.verdict,
+                    evidence: record.evidence.clone(),
+                })
+                .collect()
+        });
+        let (first_failure, suspect, agreed) = match (start.kind, &start.actor, leaving) {
+            (TransitionKind::Failover, None, Some(active)) => {
+                (active.first_failure, active.suspect_since, active.health_since)
+            }
+            (
+                TransitionKind::Placement
+                | TransitionKind::Failover
+                | TransitionKind::Switchover
+                | TransitionKind::Failback,
+                ..,
+            ) => (None, None, self.now),
+        };
+        let durations = Durations {
+            first_failure_to_suspect_ms: first_failure.zip(suspect).map(|(first, suspect)| suspect.since(first).0),
+            suspect_to_agreed_ms: suspect.map(|suspect| agreed.since(suspect).0),
+            ..Durations::default()
+        };
+        let transition = Transition {
+            id,
+            service: service.name.clone(),
+            kind: start.kind,
+            status: TransitionStatus::Running,
+            from: service.assignment.active.as_ref().map(|active| active.instance.clone()),
+            from_token: service.active_token(),
+            to: start.to.as_ref().map(|to| to.instance.clone()),
+            token: None,
+            trigger: start.trigger.clone(),
+            evidence,
+            asserted: start.asserted,
+            proof: None,
+            steps: vec![self.step("started", start.trigger.reason.clone())],
+            actor: start.actor.clone(),
+            durations,
+            started_at: self.wall,
+            finished_at: None,
+            first_failure,
+            agreed,
+        };
+        let (from, to) = (transition.from.clone(), transition.to.clone());
+        self.store_transition(transition);
+        self.forget_old_transitions();
+        self.emit(
+            Draft::new(EventKind::TransitionStarted, format!("{}: {}", start.kind, start.trigger.reason))
+                .service(&service.name)
+                .change(from, to)
+                .transition(id)
+                .actor(start.actor.as_deref())
+                .cause(start.trigger.cause),
+        );
+        id
+    }
+
+    /// The transition cannot be completed at once: the service has no active until it can.
+    fn withdraw(&mut self, service: &Service, id: TransitionId, no_proof: Option<String>) {
+        let Some(transition) = self.state.transitions.get(&id).cloned() else { return };
+        let phase = match transition.kind {
+            TransitionKind::Placement | TransitionKind::Failover => Phase::FailingOver,
+            TransitionKind::Switchover | TransitionKind::Failback => Phase::Switching,
+        };
+        if let Ok(service) = self.service_mut(&service.name) {
+            service.assignment.active = None;
+            service.assignment.transition = Some(id);
+            service.assignment.phase = phase;
+        }
+        let why = no_proof.unwrap_or_else(|| "no instance may be promoted yet".to_owned());
+        let mut waiting = Transition::clone(&transition);
+        waiting.steps.push(self.step("waiting", why.clone()));
+        self.store_transition(waiting);
+        if let Some(active) = &service.assignment.active {
+            self.emit(
+                Draft::new(EventKind::ActiveChanged, format!("{}: {why}", transition.trigger.reason))
+                    .service(&service.name)
+                    .instance(&active.instance)
+                    .change(Some(&active.instance), None::<&str>)
+                    .transition(id)
+                    .actor(transition.actor.as_deref())
+                    .cause(Some(id.0)),
+            );
+        }
+        self.emit(
+            Draft::new(EventKind::TransitionStep, format!("waiting: {why}"))
+                .service(&service.name)
+                .transition(id)
+                .cause(Some(id.0)),
+        );
+    }
+
+    pub(super) fn promote(&mut self, promote: &Promote) -> Reply {
+        let service = self.service(&promote.service)?;
+        let open = match service.assignment.transition {
+            Some(id) if id == promote.transition => self.state.transitions.get(&id).cloned(),
+            Some(_) | None => None,
+        };
+        let Some(open) = open else {
+            return Err(moved_on(format!("{} of \"{}\"", promote.transition, promote.service)));
+        };
+        let target = target(&service, &promote.to)?;
+        if let Some(why) = not_eligible(&service, target, None, self.now) {
+            return Err(Refusal::NotEligible { instance: promote.to.instance.clone(), why });
+        }
+        let asserted = promote.assertion.as_ref().map(|_| ProofKind::Operator).or(open.asserted);
+        let mut proof = match proof_that_holds(&service, asserted) {
+            Ok(proof) if proof.proof == promote.proof => proof,
+            Ok(other) => {
+                let why = format!("what holds now is \"{}\": {}", other.proof, other.evidence);
+                return Err(Refusal::ProofRefused { proof: promote.proof, why });
+            }
+            Err(why) => return Err(Refusal::ProofRefused { proof: promote.proof, why }),
+        };
+        if let Some(Assertion { actor, reason }) = &promote.assertion {
+            proof.evidence = format!("{actor} asserts that the old active has stopped: {reason}");
+        }
+        if !self.token_is_free() {
+            return Err(moved_on("the token of this log entry: one promotion an entry"));
+        }
+        let token = self.complete(&service, promote.transition, &promote.to, proof)?;
+        Ok(Done::Promoted { token })
+    }
+
+    /// Whether this entry has minted no token yet. The token is made of the entry's index, so it has one to give.
+    fn token_is_free(&self) -> bool {
+        self.state.meta.token_floor + self.index > self.state.meta.last_token.0
+    }
+
+    /// The promotion itself: mints the token, makes the instance active, ends the transition.
+    fn complete(
+        &mut self,
+        before: &Service,
+        id: TransitionId,
+        to: &Target,
+        mut proof: ProofRecord,
+    ) -> Result<Token, Refusal> {
+        let Some(open) = self.state.transitions.get(&id).cloned() else { return Err(moved_on(id.to_string())) };
+        let liveness = target(before, to)?.registration.liveness;
+        let token = Token(self.state.meta.token_floor + self.index);
+        self.state.meta.last_token = token;
+        let (now, wall) = (self.now, self.wall);
+        if open.asserted == Some(ProofKind::Operator) && proof.proof == ProofKind::Operator {
+            let actor = open.actor.as_deref().unwrap_or("an operator");
+            proof.evidence = format!("{actor} asserts that the old active has stopped: {}", open.trigger.reason);
+        }
+
+        let service = self.service_mut(&before.name)?;
+        service.assignment.phase = Phase::Active;
+        service.assignment.transition = None;
+        service.assignment.active = Some(Active {
+            instance: to.instance.clone(),
+            token,
+            since: wall,
+            at: now,
+            fencing: proof.fencing,
+            transition: id,
+        });
+        service.assignment.last_holder = Some(Holder { instance: to.instance.clone(), token, liveness });
+
+        let agreed_to_proof = now.since(open.agreed).0;
+        let mut done = Transition::clone(&open);
+        done.steps.push(self.step("proof", format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)));
+        done.steps.push(self.step("promoted", format!("\"{}\" with token {token}", to.instance)));
+        done.status = TransitionStatus::Finished;
+        done.to = Some(to.instance.clone());
+        done.token = Some(token);
+        done.finished_at = Some(wall);
+        done.durations.agreed_to_proof_ms = Some(agreed_to_proof);
+        done.durations.proof_to_promoted_ms = Some(0);
+        done.durations.total_ms = Some(now.since(open.first_failure.unwrap_or(open.agreed)).0);
+        done.proof = Some(proof.clone());
+        let total = done.durations.total_ms.unwrap_or_default();
+        self.store_transition(done);
+
+        // Readers saw the old active until now, or none since the transition was withdrawn.
+        let from = before.assignment.active.as_ref().map(|active| active.instance.clone());
+        let actor = open.actor.as_deref();
+        self.emit(
+            Draft::new(
+                EventKind::TransitionStep,
+                format!("proof {} ({}): {}", proof.proof, proof.fencing, proof.evidence),
+            )
+            .service(&before.name)
+            .transition(id)
+            .actor(actor)
+            .cause(Some(id.0)),
+        );
+        self.emit(
+            Draft::new(EventKind::ActiveChanged, format!("{}: {}", open.kind, open.trigger.reason))
+                .service(&before.name)
+                .instance(&to.instance)
+                .change(from, Some(&to.instance))
+                .token(Some(token))
+                .transition(id)
+                .actor(actor)
+                .cause(Some(id.0)),
+        );
+        self.emit(
+            Draft::new(
+                EventKind::TransitionFinished,
+                format!("{} to \"{}\" done in {total} ms", open.kind, to.instance),
+            )
+            .service(&before.name)
+            .instance(&to.instance)
+            .token(Some(token))
+            .transition(id)
+            .actor(actor)
+            .cause(Some(id.0)),
+        );
+        Ok(token)
+    }
+
+    pub(super) fn transition_abort(&mut self, abort: &TransitionAbort) -> Reply {
+        let service = self.service(&abort.service)?;
+        if service.assignment.transition != Some(abort.transition) {
+            return Err(moved_on(format!("{} of \"{}\"", abort.transition, abort.service)));
+        }
+        self.vacate(&abort.service, &abort.reason, None, None)?;
+        Ok(Done::Ok)
+    }
+
+    /// Ends whatever is going on about a service: its open transition is given up, its active is none. Who held it
+    /// last is remembered, because a proof about that one may still be owed.
+    pub(super) fn vacate(
+        &mut self,
+        name: &ServiceName,
+        reason: &str,
+        actor: Option<&str>,
+        cause: Option<Revision>,
+    ) -> Result<(), Refusal> {
+        let before = self.service(name)?;
+        if before.assignment.transition.is_none() && before.assignment.active.is_none() {
+            return Ok(());
+        }
+        let service = self.service_mut(name)?;
+        service.assignment.phase = Phase::Vacant;
+        service.assignment.active = None;
+        service.assignment.transition = None;
+        if let Some(open) = self.state.open_transition(&before).cloned() {
+            let mut aborted = Transition::clone(&open);
+            aborted.status = TransitionStatus::Aborted;
+            aborted.finished_at = Some(self.wall);
+            aborted.steps.push(self.step("aborted", reason.to_owned()));
+            self.store_transition(aborted);
+            self.emit(
+                Draft::new(EventKind::TransitionAborted, format!("{} given up: {reason}", open.kind))
+                    .service(name)
+                    .transition(open.id)
+                    .actor(actor)
+                    .cause(cause.or(Some(open.id.0))),
+            );
+        }
+        if let Some(active) = &before.assignment.active {
+            self.emit(
+                Draft::new(EventKind::ActiveChanged, reason.to_owned())
+                    .service(name)
+                    .instance(&active.instance)
+                    .change(Some(&active.instance), None::<&str>)
+                    .actor(actor)
+                    .cause(cause),
+            );
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: &str, detail: String) -> Step {
+        Step { step: step.to_owned(), time: self.wall, at: self.now, detail }
+    }
+
+    fn store_transition(&mut self, transition: Transition) {
+        self.changes.insert(Change::Transition(transition.id));
+        self.state.transitions.insert(transition.id, Arc::new(transition));
+    }
+
+    /// Keeps the newest records. A running one is never forgotten: there is at most one a service.
+    fn forget_old_transitions(&mut self) {
+        while self.state.transitions.len() > TRANSITIONS_MAX {
+            let oldest = self
+                .state
+                .transitions
+                .values()
+                .find(|transition| transition.status != TransitionStatus::Running)
+                .map(|transition| transition.id);
+            let Some(id) = oldest else { return };
+            self.state.transitions.remove(&id);
+            self.changes.insert(Change::Transition(id));
+        }
+    }
+}
+
+/// The instance that the proposer saw, if it is still that one.
+fn target<'a>(service: &'a Service, to: &Target) -> Result<&'a Arc<Instance>, Refusal> {
+    let Some(instance) = service.instances.get(&to.instance) else {
+        return Err(Refusal::NoSuchInstance { service: service.name.clone(), instance: to.instance.clone() });
+    };
+    if instance.epoch == to.epoch {
+        Ok(instance)
+    } else {
+        Err(moved_on(format!("the registration of \"{}\"", to.instance)))
+    }
+}

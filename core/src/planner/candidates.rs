@@ -1,0 +1,99 @@
+//! Who may be promoted, and in which order.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::CandidateReport;
+use crate::id::InstanceId;
+use crate::policy::FailoverStrategy;
+use crate::state::{Instance, Service};
+use crate::time::ClusterTime;
+use crate::transition::candidate_rules;
+
+/// The most candidates a report names; a service of thousands is not explained by thousands of lines.
+const REPORTED_MAX: usize = 100;
+
+/// The instances that may be promoted, best first by the service's strategy.
+pub fn rank<'a>(
+    service: &'a Service,
+    leaving: Option<&InstanceId>,
+    now: ClusterTime,
+    seed: u64,
+) -> Vec<&'a Arc<Instance>> {
+    let mut ranked: Vec<&Arc<Instance>> = service
+        .instances
+        .values()
+        .filter(|instance| candidate_rules(service, instance, leaving, now).iter().all(|rule| rule.pass))
+        .collect();
+    let holder = service.assignment.last_holder.as_ref().and_then(|held| service.instances.get(&held.instance));
+    match service.spec.failover.strategy {
+        FailoverStrategy::Best => {
+            let zone = holder.and_then(|holder| holder.registration.zone.as_deref());
+            ranked.sort_by(|a, b| {
+                let key = |instance: &Instance| {
+                    let registration = &instance.registration;
+                    let elsewhere = zone.is_some() && registration.zone.as_deref() != zone;
+                    (registration.tier, Reverse(registration.priority), elsewhere)
+                };
+                key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
+            });
+        }
+        FailoverStrategy::Next => {
+            ranked.sort_by(|a, b| place(a).cmp(&place(b)));
+            // The following one: whoever stands behind the last holder, then around.
+            if let Some(holder) = holder {
+                let behind = ranked.iter().position(|instance| place(instance) > place(holder)).unwrap_or(0);
+                ranked.rotate_left(behind);
+            }
+        }
+        FailoverStrategy::Random => {
+            ranked.sort_by(|a, b| a.id.cmp(&b.id));
+            shuffle(&mut ranked, seed);
+        }
+    }
+    ranked
+}
+
+fn place(instance: &Instance) -> (u32, &InstanceId) {
+    (instance.registration.tier, &instance.id)
+}
+
+/// A Fisher–Yates shuffle driven by splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+/// 2014): the same seed, the same order, everywhere.
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed;
+    for last in (1..items.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let chosen = (mixed % (last as u64 + 1)) as usize;
+        items.swap(last, chosen);
+    }
+}
+
+/// Every candidate with every rule: those that may be promoted first, in order, then the others by id.
+pub(super) fn report(
+    service: &Service,
+    leaving: Option<&InstanceId>,
+    now: ClusterTime,
+    seed: u64,
+) -> Vec<CandidateReport> {
+    let ranked = rank(service, leaving, now, seed);
+    let others =
+        service.instances.values().filter(|instance| !ranked.iter().any(|ranked| Arc::ptr_eq(ranked, instance)));
+    let all = ranked.iter().copied().enumerate().map(|(at, instance)| (Some(at as u32 + 1), instance));
+    all.chain(others.map(|instance| (None, instance)))
+        .take(REPORTED_MAX)
+        .map(|(rank, instance)| CandidateReport {
+            instance: instance.id.clone(),
+            eligible: rank.is_some(),
+            rank,
+            health: instance.health,
+            tier: instance.registration.tier,
+            priority: instance.registration.priority,
+            rules: candidate_rules(service, instance, leaving, now),
+        })
+        .collect()
+}

@@ -1,0 +1,336 @@
+//! What to do about a service, and why not more: the plan and the report are made by one pass over the same gates, so
+//! that `explain` can never disagree with what is done. Nothing here changes anything: a plan is a proposal that names
+//! what it saw, and `apply` refuses it when that has moved on.
+
+mod candidates;
+mod manual;
+mod report;
+
+pub use candidates::rank;
+pub use manual::{ManualMove, ManualPlan, ManualRequest, plan_manual};
+pub use report::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
+
+use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart};
+use crate::id::InstanceId;
+use crate::policy::{Mode, inactive_parts};
+use crate::probe::Health;
+use crate::state::{Active, Instance, Phase, Service, State};
+use crate::time::{ClusterTime, Millis};
+use crate::transition::{Transition, TransitionKind, Trigger, not_eligible, proof_that_holds};
+
+/// What to propose for one service, why, and when to look again if nothing changes before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServicePlan {
+    /// At most one command: the next step follows from what it comes to.
+    pub command: Option<Command>,
+    /// Every gate and every candidate.
+    pub report: ServiceReport,
+    /// When time alone may change the plan.
+    pub wake_at: Option<ClusterTime>,
+}
+
+/// Plans one service at `now`. `seed` decides where the strategy is `random`; the same seed, the same choice.
+pub fn plan_service(state: &State, service: &Service, now: ClusterTime, seed: u64) -> ServicePlan {
+    let mut plan = Planner { state, service, now, seed, gates: Vec::new(), wake_at: None };
+    let (decision, summary, command) = match service.spec.mode {
+        Mode::ActiveActive => plan.active_active(),
+        Mode::ActivePassive => match (service.assignment.phase, &service.assignment.active) {
+            (Phase::Active | Phase::Promoting, Some(active)) => plan.held(active),
+            (Phase::Switching | Phase::FailingOver, _) => plan.moving(),
+            (Phase::Vacant | Phase::Active | Phase::Promoting, _) => plan.vacant(),
+        },
+    };
+    let leaving = plan.leaving();
+    let report = ServiceReport {
+        service: service.name.clone(),
+        mode: service.spec.mode,
+        phase: service.assignment.phase,
+        active: service.assignment.active.as_ref().map(|active| active.instance.clone()),
+        token: service.active_token(),
+        transition: service.assignment.transition,
+        decision,
+        summary,
+        candidates: candidates::report(service, leaving.as_ref(), now, seed),
+        gates: plan.gates,
+        inactive: inactive_parts(&service.spec),
+        revision: state.meta.revision,
+    };
+    ServicePlan { command, report, wake_at: plan.wake_at }
+}
+
+struct Planner<'a> {
+    state: &'a State,
+    service: &'a Service,
+    now: ClusterTime,
+    seed: u64,
+    gates: Vec<Gate>,
+    wake_at: Option<ClusterTime>,
+}
+
+type Planned = (Decision, String, Option<Command>);
+
+impl Planner<'_> {
+    fn gate(&mut self, gate: &str, pass: bool, why: impl Into<String>) -> bool {
+        let verdict = if pass { GateVerdict::Pass } else { GateVerdict::Hold };
+        self.gates.push(Gate { gate: gate.to_owned(), verdict, why: why.into() });
+        pass
+    }
+
+    fn wake(&mut self, at: ClusterTime) {
+        if at > self.now {
+            self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+        }
+    }
+
+    /// The instance that a move leaves: the present active, or the one an operator's open transition moves away from.
+    fn leaving(&self) -> Option<InstanceId> {
+        let active = self.service.assignment.active.as_ref().map(|active| active.instance.clone());
+        active.or_else(|| {
+            let open = self.state.open_transition(self.service)?;
+            open.actor.as_ref()?;
+            open.from.clone()
+        })
+    }
+
+    fn active_active(&mut self) -> Planned {
+        let healthy = self.service.instances.values().filter(|instance| instance.health == Health::Healthy).count();
+        let all = self.service.instances.len();
+        (
+            Decision::Nothing,
+            format!("All healthy instances serve: {healthy} of {all} are healthy. Nothing is promoted."),
+            None,
+        )
+    }
+
+    /// The service has an active: does it lose it?
+    fn held(&mut self, active: &Active) -> Planned {
+        let service = self.service;
+        let Some(instance) = service.instances.get(&active.instance) else {
+            // `apply` vacates a service when its active is deregistered, so this is a state nobody can reach.
+            return (Decision::Nothing, format!("The active \"{}\" is not registered.", active.instance), None);
+        };
+        let automatic = service.spec.failover.automatic;
+        let counts = instance.count(self.state.observers(), service.spec.detection.quorum);
+        let down = self.gate(
+            "active_down",
+            instance.health == Health::Unhealthy,
+            format!(
+                "\"{}\" is {}: {} of {} observers say down, {} are needed",
+                active.instance, instance.health, counts.down, counts.observers, counts.quorum
+            ),
+        );
+        let automatic = self.gate_automatic(automatic);
+        let best = self.gate_candidate(Some(&active.instance));
+        let proof = self.gate_proof(None);
+        if !down {
+            let mut summary = format!(
+                "\"{}\" is active with token {} and {}; there is nothing to do.",
+                active.instance, active.token, instance.health
+            );
+            if instance.health == Health::Suspect {
+                summary = format!(
+                    "\"{}\" is active with token {}; it is doubted ({}), but no verdict quorum says down.",
+                    active.instance,
+                    active.token,
+                    instance.doubts()
+                );
+            }
+            return (Decision::Nothing, summary, None);
+        }
+        if !automatic {
+            let summary = format!(
+                "\"{}\" is active and down, and failover.automatic is off: an operator may POST …/failover.",
+                active.instance
+            );
+            return (Decision::Hold, summary, None);
+        }
+        let summary = match (&best, proof) {
+            (Some(to), true) => format!("\"{}\" is down: failing over to \"{}\".", active.instance, to.id),
+            (None, _) => {
+                format!("\"{}\" is down and no other instance may be promoted: the service waits.", active.instance)
+            }
+            (Some(to), false) => {
+                format!("\"{}\" is down, \"{}\" would be promoted, but no proof holds yet.", active.instance, to.id)
+            }
+        };
+        let command = Command::TransitionStart(TransitionStart {
+            service: service.name.clone(),
+            kind: TransitionKind::Failover,
+            seen_token: Some(active.token),
+            to: best.map(|to| seen(&to)),
+            asserted: None,
+            trigger: Trigger {
+                reason: format!(
+                    "\"{}\" is down: {} of {} observers say so, {} are enough; {}",
+                    active.instance,
+                    counts.down,
+                    counts.observers,
+                    counts.quorum,
+                    instance.doubts()
+                ),
+                cause: Some(instance.health_revision),
+            },
+            actor: None,
+        });
+        (Decision::FailOver, summary, Some(command))
+    }
+
+    /// A move is open: can it be completed?
+    fn moving(&mut self) -> Planned {
+        let Some(open) = self.state.open_transition(self.service).cloned() else {
+            return (Decision::Hold, "A move is open whose record is missing.".to_owned(), None);
+        };
+        if self.service.instances.is_empty() {
+            let reason = "no instance is registered any more".to_owned();
+            self.gate("candidate", false, reason.clone());
+            let summary = format!("{} of \"{}\" is given up: {reason}.", open.id, self.service.name);
+            let abort = TransitionAbort { service: self.service.name.clone(), transition: open.id, reason };
+            return (Decision::GiveUp, summary, Some(Command::TransitionAbort(abort)));
+        }
+        let leaving = self.leaving();
+        // An operator wants away from `leaving`; rather back to it than nobody at all.
+        let best =
+            self.named(&open).or_else(|| self.gate_candidate(leaving.as_ref())).or_else(|| self.gate_candidate(None));
+        let proof = self.gate_proof(Some(&open));
+        match (best, proof) {
+            (Some(to), true) => {
+                let summary = format!("{} of \"{}\": promoting \"{}\".", open.id, self.service.name, to.id);
+                (Decision::Promote, summary, self.promote(&open, &to))
+            }
+            (None, _) => (Decision::Hold, format!("{} waits: no instance may be promoted.", open.id), None),
+            (Some(to), false) => (
+                Decision::Hold,
+                format!("{} waits: \"{}\" would be promoted, but no proof holds.", open.id, to.id),
+                None,
+            ),
+        }
+    }
+
+    fn promote(&self, open: &Transition, to: &Instance) -> Option<Command> {
+        let proof = proof_that_holds(self.service, open.asserted).ok()?;
+        Some(Command::Promote(Promote {
+            service: self.service.name.clone(),
+            transition: open.id,
+            to: seen(to),
+            proof: proof.proof,
+            assertion: None,
+        }))
+    }
+
+    /// The instance that an operator named for an open transition, while it may be promoted.
+    fn named(&mut self, open: &Transition) -> Option<Instance> {
+        let instance = self.service.instances.get(open.to.as_ref()?)?;
+        if let Some(why) = not_eligible(self.service, instance, None, self.now) {
+            self.gate("named_candidate", false, format!("\"{}\" was asked for: {why}", instance.id));
+            return None;
+        }
+        self.gate("candidate", true, format!("\"{}\" was chosen when the move began and may be promoted", instance.id));
+        Some(instance.as_ref().clone())
+    }
+
+    /// Nobody is active and no move is open: who is first?
+    fn vacant(&mut self) -> Planned {
+        let service = self.service;
+        if service.instances.is_empty() {
+            self.gate("candidate", false, "no instance is registered");
+            return (Decision::Hold, "No instance is registered.".to_owned(), None);
+        }
+        let first = service.assignment.last_holder.is_none();
+        let automatic = if first {
+            self.gate("automatic", true, "the first active of a service is always placed")
+        } else {
+            self.gate_automatic(service.spec.failover.automatic)
+        };
+        let unknown: Vec<&str> = service
+            .instances
+            .values()
+            .filter(|instance| instance.health == Health::Unknown)
+            .map(|instance| instance.id.as_str())
+            .collect();
+        let patience = Millis(service.longest_interval().0.saturating_mul(2));
+        let waited = self.now.since(service.populated_at);
+        let known = if unknown.is_empty() {
+            self.gate("everyone_seen", true, "the health of every instance is known, so priority counts")
+        } else if waited >= patience {
+            self.gate(
+                "everyone_seen",
+                true,
+                format!("waited {waited}, longer than twice the longest interval ({patience})"),
+            )
+        } else {
+            self.wake(service.populated_at.plus(patience));
+            let list = unknown.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+            self.gate(
+                "everyone_seen",
+                false,
+                format!("{} not seen yet ({list}); waiting up to {patience}, so that priority counts", unknown.len()),
+            )
+        };
+        let best = self.gate_candidate(None);
+        let proof = self.gate_proof(None);
+        match best {
+            Some(to) if automatic && known && proof => {
+                let summary = format!("Nobody is active: placing \"{}\".", to.id);
+                let command = Command::TransitionStart(TransitionStart {
+                    service: service.name.clone(),
+                    kind: TransitionKind::Placement,
+                    seen_token: None,
+                    to: Some(seen(&to)),
+                    asserted: None,
+                    trigger: Trigger {
+                        reason: format!("nobody was active and \"{}\" is the best candidate", to.id),
+                        cause: Some(to.health_revision),
+                    },
+                    actor: None,
+                });
+                (Decision::Place, summary, Some(command))
+            }
+            Some(to) => {
+                (Decision::Hold, format!("Nobody is active; \"{}\" would be placed, but a gate holds.", to.id), None)
+            }
+            None => (Decision::Hold, "Nobody is active and no instance may be promoted.".to_owned(), None),
+        }
+    }
+
+    fn gate_automatic(&mut self, automatic: bool) -> bool {
+        let why = if automatic {
+            "failover.automatic is on"
+        } else {
+            "failover.automatic is off: only an operator moves this service (POST …/failover)"
+        };
+        self.gate("automatic", automatic, why)
+    }
+
+    fn gate_candidate(&mut self, leaving: Option<&InstanceId>) -> Option<Instance> {
+        let best = rank(self.service, leaving, self.now, self.seed).into_iter().next().cloned();
+        match &best {
+            Some(best) => {
+                let strategy = self.service.spec.failover.strategy;
+                self.gate("candidate", true, format!("\"{}\" is first by strategy \"{strategy}\"", best.id));
+            }
+            None => {
+                let count = self.service.instances.len();
+                self.gate(
+                    "candidate",
+                    false,
+                    format!("none of {count} registered instances may be promoted: see candidates"),
+                );
+                for instance in self.service.instances.values().filter(|instance| instance.health == Health::Healthy) {
+                    self.wake(instance.health_since.plus(self.service.spec.failover.min_healthy));
+                }
+            }
+        }
+        best.map(|best| best.as_ref().clone())
+    }
+
+    fn gate_proof(&mut self, open: Option<&Transition>) -> bool {
+        match proof_that_holds(self.service, open.and_then(|open| open.asserted)) {
+            Ok(proof) => self.gate("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
+            Err(why) => self.gate("proof", false, why),
+        }
+    }
+}
+
+fn seen(instance: &Instance) -> Target {
+    Target { instance: instance.id.clone(), epoch: instance.epoch }
+}

@@ -1,0 +1,99 @@
+//! The report of a plan: what `explain` shows, to the letter.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
+use crate::policy::{Inactive, Mode, words};
+use crate::probe::Health;
+use crate::state::Phase;
+use crate::transition::Rule;
+
+words! {
+    /// What a plan comes to.
+    Decision {
+        /// All is as it should be.
+        Nothing = "nothing",
+        /// Something should be done, and a gate holds it.
+        Hold = "hold",
+        /// The first active is placed.
+        Place = "place",
+        /// The active is down and is replaced.
+        FailOver = "fail_over",
+        /// An open move is completed.
+        Promote = "promote",
+        /// An open move is given up.
+        GiveUp = "give_up",
+    }
+}
+
+words! {
+    /// Whether a gate lets the move through.
+    GateVerdict {
+        /// It does.
+        Pass = "pass",
+        /// It does not.
+        Hold = "hold",
+    }
+}
+
+/// One condition of a move, with what was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Gate {
+    /// The gate's word.
+    pub gate: String,
+    /// Whether it lets the move through.
+    pub verdict: GateVerdict,
+    /// The measured values, and what would change the verdict, in a sentence.
+    pub why: String,
+}
+
+/// One instance as a candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CandidateReport {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Whether it may be promoted.
+    pub eligible: bool,
+    /// Its place among those that may, from 1.
+    pub rank: Option<u32>,
+    /// Its health.
+    pub health: Health,
+    /// Its tier: lower first.
+    pub tier: u32,
+    /// Its priority: higher first.
+    pub priority: u32,
+    /// Every rule, met or not.
+    pub rules: Vec<Rule>,
+}
+
+/// Everything about one service's plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceReport {
+    /// The service.
+    pub service: ServiceName,
+    /// Its mode.
+    pub mode: Mode,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The active, if there is one.
+    pub active: Option<InstanceId>,
+    /// The active's token.
+    pub token: Option<Token>,
+    /// The open transition, if there is one.
+    pub transition: Option<TransitionId>,
+    /// What the plan comes to.
+    pub decision: Decision,
+    /// The same in a sentence or two.
+    pub summary: String,
+    /// Every gate on the way, in order.
+    pub gates: Vec<Gate>,
+    /// Every instance as a candidate: those that may be promoted first, in order.
+    pub candidates: Vec<CandidateReport>,
+    /// Parts of the spec that this version stores but does not act on.
+    pub inactive: Vec<Inactive>,
+    /// The revision of the state that was looked at.
+    pub revision: Revision,
+}

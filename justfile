@@ -1,0 +1,26 @@
+# Shortcuts for people (https://just.systems). Nothing needs them: `bash .ci/run` is the gate.
+
+# What there is.
+_default:
+    @just --list --unsorted
+
+# Check all that the gate checks, but for the demo. Writes nothing outside the target directory.
+verify:
+    bash .ci/run tree format lint test deny
+
+# Put right what a machine can put right: clippy's own corrections, the generated OpenAPI file, the layout.
+fix: && openapi
+    cargo clippy --fix --workspace --all-targets --all-features --allow-dirty --allow-staged
+    cargo fmt --all
+
+# Three nodes and three servers on this machine, a failover with its reasons; `just demo --once` ends by itself.
+demo *args:
+    cargo run --release -- demo {{ args }}
+
+# Committed writes on three nodes, with the disk's own fsync rate beside them.
+bench *args:
+    cargo bench -p baton {{ args }}
+
+# Write openapi/openapi.json anew from the code.
+openapi:
+    BATON_UPDATE_OPENAPI=1 cargo test -p baton openapi
