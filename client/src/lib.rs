@@ -1,1 +1,14 @@
-//! x
+//! What travels between Baton and its clients: the wire views, an HTTP client and an event stream.
+//!
+//! Nothing here decides anything: a view is what the daemon answers, told in the words of `baton-core`; the client asks
+//! and listens.
+
+mod error;
+mod http;
+mod routes;
+mod sse;
+pub mod view;
+
+pub use error::ClientError;
+pub use http::{Client, Pages};
+pub use sse::{EventStream, Frame, FrameTooLong, SseParser, StreamItem, WatchFilter};

@@ -1,12 +1,19 @@
-//! Baton: decides which instance of a service is active, proves that the old one has stopped, and tells everyone.
+//! The binary `baton`: server and command line. Only the doors are here; each room says for itself what it does.
 
+mod api;
+mod cli;
 mod config;
 mod consensus;
 mod controller;
+mod demo;
+mod example_server;
 mod monitor;
 mod net;
 mod node;
+mod orphan;
 mod prober;
 mod store;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

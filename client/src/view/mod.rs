@@ -1,0 +1,19 @@
+//! The bodies of the API, as types: what the daemon writes and what clients read. Plain data; the daemon makes them from
+//! its state, and nothing here reaches for a socket.
+
+mod cluster;
+mod moves;
+mod page;
+mod problem;
+mod service;
+mod stream;
+
+pub use cluster::{ClusterView, Liveness as ProcessLiveness, LocalView, NodeRole, NodeView, Readiness};
+pub use moves::MoveRequest;
+pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
+pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
+pub use service::{
+    ActiveView, InstanceState, InstanceSummary, InstanceView, Removed, Role, ServiceSummary, ServiceView, Stored,
+    VerdictView,
+};
+pub use stream::{Bookmark, Reset, STREAM_BOOKMARK, STREAM_RESET, STREAM_SNAPSHOT, Snapshot};

@@ -1,0 +1,152 @@
+//! The command line: which words there are, what they take, and how a command ends. What a command does is its own room's.
+
+pub(crate) mod exit;
+pub(crate) mod output;
+mod status;
+mod watch;
+pub(crate) mod words;
+
+use std::process::ExitCode;
+
+use baton_client::{Client, ClientError};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::exit::Exit;
+use crate::{demo, example_server};
+
+/// Decides which instance of a service is active, proves that the old one has stopped, and tells everyone.
+#[derive(Debug, Parser)]
+#[command(
+    name = "baton",
+    version,
+    after_help = "Examples:\n  baton demo                 three nodes, three servers, real failovers, on this machine\n  \
+                  baton status               the cluster and its services\n  baton watch                what happens, as it happens\n\n\
+                  Exit codes: 0 done, 1 error, 2 no connection, 3 bad input, 4 server error, 5 unhealthy, 6 precondition failed"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Where the API is; several are tried in turn
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "BATON_ENDPOINT",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7400"
+    )]
+    endpoint: Vec<String>,
+    /// How answers are written
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl GlobalArgs {
+    fn client(&self) -> Result<Client, ClientError> {
+        Client::new(&self.endpoint)
+    }
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show it all on this machine: three nodes, three example servers, failovers with their reasons and times
+    #[command(
+        after_help = "Examples:\n  baton demo            play every act, then keep running: kill things yourself, Ctrl-C ends it\n  \
+                      baton demo --once     play every act and end; exit code 0 only if each expectation held"
+    )]
+    Demo(demo::DemoArgs),
+    /// The cluster, its services, who is active and who says what
+    #[command(after_help = "Examples:\n  baton status\n  baton status orders -o json | jq '.services[0].active'\n  \
+                      baton --endpoint http://10.0.0.1:7400,http://10.0.0.2:7400 status\n\n\
+                      Exit code 5 when a service has nobody to serve it, the cluster has no leader, or a node is lost.")]
+    Status(status::StatusArgs),
+    /// Follow what happens, one line an event
+    #[command(after_help = "Examples:\n  baton watch\n  baton watch --service orders --type active.changed\n  \
+                      baton watch -o json | jq -r 'select(.token) | .token'")]
+    Watch(watch::WatchArgs),
+    /// A small HTTP server that fails on command, for demos and tests
+    #[command(
+        hide = true,
+        after_help = "Example:\n  baton example-server --listen 127.0.0.1:8001 --name alpha --fail-after 100 --fail-duration 10s"
+    )]
+    ExampleServer(example_server::ExampleServerArgs),
+}
+
+/// Runs the command line of this process to its end.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, on stdout with code 0; everything else is bad input. That nobody reads
+            // what is printed changes nothing about that.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::BadInput } else { Exit::Done }.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::complain(&format!("the runtime cannot be started: {error}"));
+            return Exit::Error.into();
+        }
+    };
+    let exit = runtime.block_on(run(cli));
+    // Threads that wait for a line on stdin would hold the process back for ever.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn run(cli: Cli) -> Exit {
+    let done = match cli.command {
+        Command::Demo(args) => return demo::run(args).await,
+        Command::ExampleServer(args) => return example_server::run(args).await,
+        Command::Status(args) => status::run(&cli.global, args).await,
+        Command::Watch(args) => watch::run(&cli.global, args).await,
+    };
+    done.unwrap_or_else(|error| {
+        output::complain(&error.to_string());
+        exit::of_error(&error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("baton "), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn endpoints_may_be_repeated_or_separated() {
+        let cli = Cli::try_parse_from(["baton", "status", "--endpoint", "a:1,b:2", "--endpoint", "c:3"]).expect("good");
+        assert_eq!(cli.global.endpoint, ["a:1", "b:2", "c:3"]);
+    }
+}

@@ -1,0 +1,211 @@
+//! `baton status`: the cluster, its services, who is active, and who says what of whom.
+
+use anstyle::Style;
+use baton_client::view::{ClusterView, InstanceView, Role, ServiceView};
+use baton_client::{Client, ClientError};
+use baton_core::id::ServiceName;
+use baton_core::policy::Mode;
+use baton_core::probe::{Health, Verdict};
+use baton_core::time::WallTime;
+use clap::Args;
+use serde::Serialize;
+
+use super::exit::Exit;
+use super::output::{BAD, Cell, DIM, DOUBT, GOOD, PLAIN, STRONG, Table, age, cell, data, paint, remark, styled};
+use super::output::{clock, wall_now};
+use super::words::one_line;
+use super::{GlobalArgs, Output};
+
+/// The arguments of `baton status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Only this service
+    service: Option<ServiceName>,
+}
+
+/// All that is told.
+#[derive(Serialize)]
+struct Status {
+    cluster: ClusterView,
+    services: Vec<ServiceView>,
+}
+
+/// Asks and tells; unhealthy when somebody should look.
+pub(super) async fn run(global: &GlobalArgs, args: StatusArgs) -> Result<Exit, ClientError> {
+    let client = global.client()?;
+    let cluster = client.cluster().await?;
+    let (services, stale) = services(&client, args.service.as_ref()).await?;
+    let status = Status { cluster, services };
+    if stale {
+        remark("no quorum answers: the services are told as one node remembers them, which may be long ago");
+    }
+    let text = match global.output {
+        Output::Table => render(&status, wall_now()),
+        Output::Json => serde_json::to_string_pretty(&status)
+            .map_err(|error| ClientError::Unexpected { what: "writing JSON".to_owned(), why: error.to_string() })?,
+    };
+    data(&text);
+    let well = !stale
+        && status.services.iter().all(served)
+        && (args.service.is_some() || (status.cluster.leader.is_some() && status.cluster.nodes.iter().all(|n| n.live)));
+    Ok(if well { Exit::Done } else { Exit::Unhealthy })
+}
+
+/// The services, from memory where there is no quorum to ask.
+async fn services(client: &Client, only: Option<&ServiceName>) -> Result<(Vec<ServiceView>, bool), ClientError> {
+    let asked = match only {
+        Some(service) => client.service(service).await.map(|view| vec![view]),
+        None => client.services().await,
+    };
+    match asked {
+        Err(error) if error.is_status(503) => Ok((
+            match only {
+                Some(service) => vec![client.service_stale(service).await?],
+                None => client.get_all("/v1/services?consistency=stale").await?,
+            },
+            true,
+        )),
+        Ok(services) => Ok((services, false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether somebody serves it.
+fn served(service: &ServiceView) -> bool {
+    match service.mode {
+        Mode::ActivePassive => service.active.is_some(),
+        Mode::ActiveActive => service.instances.iter().any(|instance| instance.health == Health::Healthy),
+    }
+}
+
+fn render(status: &Status, now: WallTime) -> String {
+    let mut blocks = vec![cluster_line(&status.cluster), nodes_table(&status.cluster).render("  ")];
+    if status.services.is_empty() {
+        blocks.push(paint(DIM, "no services: PUT /v1/services/{name} makes one"));
+    } else {
+        blocks.push(String::new());
+        blocks.push(services_table(&status.services, now).render(""));
+        blocks.push(String::new());
+        blocks.push(instances_table(&status.services, now).render(""));
+    }
+    blocks.join("\n")
+}
+
+fn cluster_line(cluster: &ClusterView) -> String {
+    let live = cluster.nodes.iter().filter(|node| node.live).count();
+    let leader = match cluster.leader {
+        Some(leader) => format!("leader {leader}"),
+        None => paint(BAD, "no leader"),
+    };
+    let id = if cluster.cluster_id.is_empty() { "(not yet named)" } else { &cluster.cluster_id };
+    format!(
+        "cluster {}  {} nodes, {}  {leader}  term {}  revision {}",
+        paint(STRONG, &one_line(id)),
+        cluster.nodes.len(),
+        paint(if live == cluster.nodes.len() { GOOD } else { BAD }, &format!("{live} live")),
+        cluster.term,
+        cluster.local.revision,
+    )
+}
+
+fn nodes_table(cluster: &ClusterView) -> Table {
+    let mut table = Table::new(["NODE", "ROLE", "LIVE", "API", "PEER", "VERSION"]);
+    for node in &cluster.nodes {
+        table.row([
+            cell(node.id),
+            cell(node.role.as_str()),
+            if node.live { styled(GOOD, "yes") } else { styled(BAD, "lost") },
+            cell(node.api.as_deref().unwrap_or("-")),
+            cell(node.peer.as_deref().unwrap_or("-")),
+            cell(node.version.as_deref().unwrap_or("-")),
+        ]);
+    }
+    table
+}
+
+fn services_table(services: &[ServiceView], now: WallTime) -> Table {
+    let mut table = Table::new(["SERVICE", "MODE", "PHASE", "ACTIVE", "TOKEN", "FENCING", "SINCE", "HEALTHY"]);
+    for service in services {
+        let healthy = service.instances.iter().filter(|instance| instance.health == Health::Healthy).count();
+        let good = if served(service) { GOOD } else { BAD };
+        let active = service.active.as_ref();
+        table.row([
+            styled(STRONG, &service.name),
+            cell(service.mode),
+            styled(good, service.phase),
+            active.map_or_else(|| cell("-"), |active| styled(STRONG, &active.instance)),
+            active.map_or_else(|| cell("-"), |active| cell(active.token)),
+            active.map_or_else(|| cell("-"), |active| cell(active.fencing)),
+            active.map_or_else(|| cell("-"), |active| since(active.since, now)),
+            cell(format!("{healthy} of {}", service.instances.len())),
+        ]);
+    }
+    table
+}
+
+fn since(time: WallTime, now: WallTime) -> Cell {
+    cell(format!("{} ({} ago)", clock(time), age(now, time)))
+}
+
+fn instances_table(services: &[ServiceView], now: WallTime) -> Table {
+    let mut table = Table::new(["INSTANCE", "ROLE", "HEALTH", "SINCE", "ADDRESS", "TIER", "PRIORITY", "WHO SAYS WHAT"]);
+    for service in services {
+        for instance in &service.instances {
+            table.row([
+                cell(format!("{}/{}", service.name, instance.id)),
+                match instance.role {
+                    Role::Active => styled(STRONG, "active"),
+                    Role::Passive => cell("passive"),
+                },
+                styled(health_style(instance.health), instance.health),
+                // The latest change of mind among its observers: what it is now, it is since then.
+                instance
+                    .verdicts
+                    .iter()
+                    .map(|told| told.since)
+                    .max()
+                    .map_or_else(|| cell("-"), |time| since(time, now)),
+                instance.address.as_ref().map_or_else(|| cell("-"), cell),
+                cell(instance.tier),
+                cell(instance.priority),
+                cell(says(instance)),
+            ]);
+        }
+    }
+    table
+}
+
+fn health_style(health: Health) -> Style {
+    match health {
+        Health::Healthy => GOOD,
+        Health::Suspect => DOUBT,
+        Health::Unhealthy | Health::Isolated => BAD,
+        Health::Unknown => PLAIN,
+    }
+}
+
+/// `1 up, 3 up; 2 down (http failed 3 in a row: connection refused)`.
+fn says(instance: &InstanceView) -> String {
+    if instance.verdicts.is_empty() {
+        return "nobody has looked".to_owned();
+    }
+    let mut calm = Vec::new();
+    let mut doubts = Vec::new();
+    for told in &instance.verdicts {
+        let short = format!("{} {}", told.observer, told.verdict);
+        match told.verdict {
+            Verdict::Up | Verdict::Unknown => calm.push(short),
+            Verdict::Suspect | Verdict::Down => {
+                let evidence = &told.evidence;
+                doubts.push(format!(
+                    "{short} ({} failed {} in a row: {})",
+                    one_line(&evidence.check),
+                    evidence.streak,
+                    one_line(&evidence.detail)
+                ));
+            }
+        }
+    }
+    let calm = (!calm.is_empty()).then(|| calm.join(", "));
+    calm.into_iter().chain(doubts).collect::<Vec<_>>().join("; ")
+}
