@@ -222,7 +222,10 @@ async fn main() -> Result<(), Failure> {
     if !status.is_success() {
         return Err(format!("cannot create the service: {status}: {}", String::from_utf8_lossy(&body)).into());
     }
-    println!("{:>8} {:>10} {:>9} {:>9} {:>9} {:>14} {:>9}", "clients", "writes/s", "p50 ms", "p99 ms", "max ms", "node CPU µs/w", "RSS MiB");
+    println!(
+        "{:>8} {:>10} {:>9} {:>9} {:>9} {:>14} {:>9}",
+        "clients", "writes/s", "p50 ms", "p99 ms", "max ms", "node CPU µs/w", "RSS MiB"
+    );
     for (round, &clients) in options.clients.iter().enumerate() {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks: Vec<_> = (0..clients)
