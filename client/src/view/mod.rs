@@ -11,7 +11,7 @@ mod stream;
 pub use cluster::{ClusterView, Liveness as ProcessLiveness, LocalView, NodeRole, NodeView, Readiness};
 pub use moves::MoveRequest;
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
-pub use problem::{FieldProblem, PROBLEM_JSON, Problem};
+pub use problem::{PROBLEM_JSON, Problem};
 pub use service::{
     ActiveView, InstanceState, InstanceSummary, InstanceView, Removed, Role, ServiceSummary, ServiceView, Stored,
     VerdictView,

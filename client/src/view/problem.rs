@@ -1,18 +1,9 @@
 //! What an error looks like: RFC 9457 problem details.
 
 use baton_core::id::Revision;
+use baton_core::json::FieldError;
 use baton_core::state::Phase;
 use serde::{Deserialize, Serialize};
-
-/// What is wrong with one field of the input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct FieldProblem {
-    /// Where it is: a path into the body such as `checks[0].interval`, or the name of a parameter or header.
-    pub path: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
 
 /// An error, as `application/problem+json` (RFC 9457). Programs go by `code`, which never changes its meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +27,7 @@ pub struct Problem {
     pub code: String,
     /// What is wrong with the input, field by field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldProblem>,
+    pub errors: Vec<FieldError>,
     /// `no_active`: where the service stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,

@@ -2,6 +2,7 @@
 
 pub(crate) mod exit;
 pub(crate) mod output;
+mod serve;
 mod status;
 mod watch;
 pub(crate) mod words;
@@ -12,6 +13,7 @@ use baton_client::{Client, ClientError};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::exit::Exit;
+use crate::config::ServeArgs;
 use crate::{demo, example_server};
 
 /// Decides which instance of a service is active, proves that the old one has stopped, and tells everyone.
@@ -65,6 +67,17 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node: alone, or as one of three or five
+    #[command(
+        after_help = "Examples:\n  baton serve --data-dir /var/lib/baton\n  baton serve --node-id 1 --data-dir d1 \
+                      --listen 127.0.0.1:7400 --peer-listen 127.0.0.1:7401 \\\n    \
+                      --initial-cluster 1=127.0.0.1:7401,2=127.0.0.1:7411,3=127.0.0.1:7421\n\n\
+                      Flags win over BATON_* variables, and those over the file of --config."
+    )]
+    Serve(Box<ServeArgs>),
+    /// Check a configuration without running anything, and print what a node would run with
+    #[command(after_help = "Example:\n  baton check-config --config /etc/baton/baton.toml")]
+    CheckConfig(Box<ServeArgs>),
     /// Show it all on this machine: three nodes, three example servers, failovers with their reasons and times
     #[command(
         after_help = "Examples:\n  baton demo            play every act, then keep running: kill things yourself, Ctrl-C ends it\n  \
@@ -86,6 +99,9 @@ enum Command {
         after_help = "Example:\n  baton example-server --listen 127.0.0.1:8001 --name alpha --fail-after 100 --fail-duration 10s"
     )]
     ExampleServer(example_server::ExampleServerArgs),
+    /// Print the OpenAPI description of the API
+    #[command(hide = true, after_help = "Example:\n  baton openapi > openapi/openapi.json")]
+    Openapi,
 }
 
 /// Runs the command line of this process to its end.
@@ -116,6 +132,9 @@ async fn run(cli: Cli) -> Exit {
     let done = match cli.command {
         Command::Demo(args) => return demo::run(args).await,
         Command::ExampleServer(args) => return example_server::run(args).await,
+        Command::Serve(args) => return serve::run(*args).await,
+        Command::CheckConfig(args) => return serve::check(*args),
+        Command::Openapi => return serve::openapi(),
         Command::Status(args) => status::run(&cli.global, args).await,
         Command::Watch(args) => watch::run(&cli.global, args).await,
     };

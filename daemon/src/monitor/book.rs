@@ -255,16 +255,8 @@ impl Book {
         }
     }
 
-    /// The quorum is within reach; said again and again while it is so.
-    pub(crate) fn sight_clear(&mut self, now: LocalTime, prober: &mut impl Probing) {
-        match self.sight {
-            Sight::Clear { .. } => {}
-            Sight::Lost { .. } => self.look_again(now, prober),
-        }
-    }
-
-    /// Something happened that may have hidden things: what was seen before counts only once it is seen again. What is
-    /// waiting to be said is looked at right away.
+    /// The quorum is within reach (again), or another leader is: what was seen before counts only once it is seen again.
+    /// What is waiting to be said is looked at right away.
     pub(crate) fn look_again(&mut self, now: LocalTime, prober: &mut impl Probing) {
         self.sight = Sight::Clear { since: now };
         self.not_before = now;

@@ -89,7 +89,7 @@ impl World {
         for instance in instances {
             world.instance(instance, "127.0.0.1:80");
         }
-        world.book.sight_clear(now, &mut world.prober);
+        world.book.look_again(now, &mut world.prober);
         world
     }
 
@@ -251,7 +251,7 @@ fn without_a_quorum_failures_do_not_count_and_nothing_is_said() {
     world.see_all((0..10).map(|_| bad()));
     assert_eq!(world.say(), []);
     let now = world.local();
-    world.book.sight_clear(now, &mut world.prober);
+    world.book.look_again(now, &mut world.prober);
     assert_eq!(world.say(), [], "it sees again, and has not looked yet");
     world.see_all([good()]);
     assert_eq!(world.say(), [], "up it is, as it was committed");
@@ -267,7 +267,7 @@ fn what_was_seen_before_a_short_blindness_is_confirmed_before_it_is_said() {
     world.book.sight_lost(now, &mut world.prober);
     world.see_all([bad()]);
     let now = world.local();
-    world.book.sight_clear(now, &mut world.prober);
+    world.book.look_again(now, &mut world.prober);
     let target = world.only_target();
     assert!(world.prober.hurried.remove(&target), "what waits to be said is looked at right away");
     assert_eq!(world.say(), []);
@@ -289,7 +289,7 @@ fn after_a_long_blindness_everything_is_unknown_until_it_has_looked() {
     }
     assert_eq!(world.pace(), Pace::Fast);
     let now = world.local();
-    world.book.sight_clear(now, &mut world.prober);
+    world.book.look_again(now, &mut world.prober);
     world.see_all([bad(), bad()]);
     assert_eq!(world.say(), [], "the row began anew");
     world.see_all([bad()]);

@@ -1,0 +1,183 @@
+//! An operator moves the active: planned by the planner, decided at apply, and watched here to its end.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use baton_client::view::{MoveRequest, Problem};
+use baton_core::command::{Command, Done};
+use baton_core::id::{ServiceName, TransitionId};
+use baton_core::json::{FieldError, Json, read as read_fields};
+use baton_core::planner::{ManualMove, ManualPlan, ManualRequest, plan_manual};
+use baton_core::policy::ProofKind;
+use baton_core::transition::{Transition, TransitionStatus};
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::error::ApiError;
+use super::extract::{JsonBody, OfService};
+use super::longpoll::read;
+use super::query::{Consistency, Query};
+use super::{ApiState, LOCAL_ACTOR};
+
+/// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it stands.
+const MOVE_WAIT: Duration = Duration::from_secs(10);
+
+/// The longest reason, in bytes: it is kept in the record and told in events.
+const REASON_MAX: usize = 500;
+
+/// Replace the active, well or not
+///
+/// Forced: it works on a well active too. It bypasses waiting for the active to be down, never mutual exclusion and never the need
+/// for a proof. `dry_run` only tells what would be done.
+#[utoipa::path(post, path = "/v1/services/{service}/failover", tag = "moves",
+    params(("service" = ServiceName, Path, description = "The service's name")),
+    request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
+    responses(
+        (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
+            body = inline(MoveAnswer)),
+        (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
+            `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn failover(
+    State(state): State<ApiState>,
+    OfService(service): OfService,
+    Query(()): Query<()>,
+    JsonBody(body): JsonBody,
+) -> Result<Answer, ApiError> {
+    make(&state, &service, ManualMove::Failover, &body).await
+}
+
+/// Move the active, both sides being well
+#[utoipa::path(post, path = "/v1/services/{service}/switchover", tag = "moves",
+    params(("service" = ServiceName, Path, description = "The service's name")),
+    request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
+    responses(
+        (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
+            body = inline(MoveAnswer)),
+        (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
+            `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn switchover(
+    State(state): State<ApiState>,
+    OfService(service): OfService,
+    Query(()): Query<()>,
+    JsonBody(body): JsonBody,
+) -> Result<Answer, ApiError> {
+    make(&state, &service, ManualMove::Switchover, &body).await
+}
+
+/// What a move is answered with.
+#[derive(utoipa::ToSchema)]
+#[schema(no_recursion)]
+#[expect(dead_code, reason = "says to the OpenAPI document that it is one of the two")]
+#[serde(untagged)]
+pub(crate) enum MoveAnswer {
+    /// The record.
+    Made(Transition),
+    /// With `dry_run`: what would be done.
+    Planned(ManualPlan),
+}
+
+fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
+    read_fields(body, |fields| {
+        let to = fields.parsed("to");
+        let reason = fields
+            .required("reason", "\"kernel update on db-1\"")
+            .and_then(|slot| slot.text(1..=REASON_MAX))
+            .map(str::to_owned);
+        let dry_run = fields.boolean("dry_run", false);
+        let proof = fields.field("proof").and_then(|mut slot| {
+            if *slot.json() == Json::String(ProofKind::Operator.as_str().to_owned()) {
+                return Some(ProofKind::Operator);
+            }
+            slot.refuse("cannot be asserted: the only proof that a request can bring is \"operator\"");
+            None
+        });
+        Some(MoveRequest { to, reason: reason?, dry_run, proof })
+    })
+}
+
+async fn make(state: &ApiState, service: &ServiceName, wanted: ManualMove, body: &Json) -> Result<Answer, ApiError> {
+    let asked = parse(body).map_err(ApiError::Invalid)?;
+    let request = ManualRequest {
+        wanted,
+        to: asked.to,
+        reason: asked.reason,
+        actor: LOCAL_ACTOR.to_owned(),
+        asserts_stopped: asked.proof.is_some(),
+    };
+    let view = read(state, Consistency::Linearizable).await?;
+    let revision = view.state.meta.revision;
+    let mut plan = plan_manual(&view.state, service, &request, state.consensus.now().time, revision)?;
+    let command = plan.command.take().filter(|_| !asked.dry_run);
+    let Some(command) = command else {
+        return Ok(Answer::json(&plan)?.at(revision));
+    };
+    // The move was open already where this only completes it.
+    let completed = if let Command::Promote(promote) = &command { Some(promote.transition) } else { None };
+    let done = state.consensus.propose(command).await??;
+    let transition = match (&done, completed) {
+        (Done::Started { transition }, _) => *transition,
+        (Done::Promoted { .. }, Some(transition)) => transition,
+        (Done::Ok | Done::Stored { .. } | Done::Promoted { .. }, _) => return Err(ApiError::Reply(done)),
+    };
+    to_its_end(state, transition).await
+}
+
+/// Waits for a transition's end, and answers with its record: 200 at its end, 202 while it is open.
+async fn to_its_end(state: &ApiState, id: TransitionId) -> Result<Answer, ApiError> {
+    let reader = state.consensus.reader();
+    let mut applied = reader.watch();
+    let deadline = Instant::now() + MOVE_WAIT;
+    loop {
+        applied.borrow_and_update();
+        let view = reader.view();
+        let record = view.state.transitions.get(&id);
+        let open = record.is_none_or(|record| record.status == TransitionStatus::Running);
+        let over = if open {
+            tokio::select! {
+                news = applied.changed() => news.is_err(),
+                () = tokio::time::sleep_until(deadline) => true,
+                () = state.shutdown.cancelled() => true,
+            }
+        } else {
+            true
+        };
+        if over {
+            let record = record.ok_or(ApiError::NoSuchTransition(id))?;
+            let status = if open { StatusCode::ACCEPTED } else { StatusCode::OK };
+            return Ok(Answer::json(record.as_ref())?.at(view.state.meta.revision).status(status));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(text: &str) -> Result<MoveRequest, Vec<String>> {
+        let body = Json::parse(text.as_bytes()).expect("JSON");
+        parse(&body).map_err(|errors| errors.into_iter().map(|error| error.path).collect())
+    }
+
+    #[test]
+    fn a_move_needs_a_reason_and_takes_no_other_proof_than_a_word() {
+        let wish = asked(r#"{"to":"b","reason":"x","dry_run":true,"proof":"operator"}"#).expect("valid");
+        assert_eq!((wish.dry_run, wish.proof), (true, Some(ProofKind::Operator)));
+        assert_eq!(wish.to.map(|to| to.to_string()).as_deref(), Some("b"));
+        for (bad, paths) in [
+            ("{}", vec!["reason"]),
+            (r#"{"reason":""}"#, vec!["reason"]),
+            (r#"{"reason":"x","proof":"lease"}"#, vec!["proof"]),
+            (r#"{"reason":"x","proof":1}"#, vec!["proof"]),
+            (r#"{"to":"B!","dry_run":"yes"}"#, vec!["to", "reason", "dry_run"]),
+            (r#"{"reason":"x","force":true}"#, vec!["force"]),
+            ("[]", vec!["$"]),
+        ] {
+            assert_eq!(asked(bad), Err(paths.into_iter().map(str::to_owned).collect()), "{bad}");
+        }
+    }
+}

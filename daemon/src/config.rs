@@ -1,0 +1,364 @@
+//! What `baton serve` is told: flags over environment over file over defaults, checked once, with every problem named.
+//! Nothing is opened or bound here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use baton_core::id::NodeId;
+use serde::Deserialize;
+
+/// The port of the API where none is said.
+const API_PORT: u16 = 7400;
+/// The port for peers where none is said.
+const PEER_PORT: u16 = 7401;
+/// What is logged where nothing is said: Raft tells of each vote at `info`, which drowns what an operator looks for.
+const LOG_DEFAULT: &str = "info,openraft=warn";
+/// A configuration file larger than this is not one.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The flags of `baton serve`. Each is also a key of the file (`node_id`, `data_dir`, …) and a variable `BATON_…`.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeArgs {
+    /// Read settings from this TOML file; flags and BATON_* win over it
+    #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// This node's number, from 1; never change it and never give it to another node [default: 1]
+    #[arg(long, value_name = "N", env = "BATON_NODE_ID")]
+    pub node_id: Option<NodeId>,
+    /// Where this node keeps its two databases; created if missing
+    #[arg(long, value_name = "DIR", env = "BATON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients find the API [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "IP:PORT", env = "BATON_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Where the other nodes find this one [default: 127.0.0.1:7401]
+    #[arg(long, value_name = "IP:PORT", env = "BATON_PEER_LISTEN")]
+    pub peer_listen: Option<SocketAddr>,
+    /// All nodes of a new cluster and where they listen for peers, the same on each: 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT.
+    /// Without it this node is a cluster of one. Has no effect once the cluster exists
+    #[arg(long, value_name = "LIST", env = "BATON_INITIAL_CLUSTER")]
+    pub initial_cluster: Option<String>,
+    /// Host names under which browsers may call the API, beside IP addresses and localhost; separated by commas
+    #[arg(long, value_name = "NAMES", env = "BATON_ALLOWED_HOSTS")]
+    pub allowed_hosts: Option<String>,
+    /// Listen beyond loopback although this version has neither TLS nor access tokens: whoever reaches the ports rules
+    #[arg(long, env = "BATON_INSECURE", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub insecure: Option<bool>,
+    /// How log lines are written: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "BATON_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged, as in "info" or "baton=debug" [default: info, without Raft's own lines]
+    #[arg(long, value_name = "FILTER", env = "BATON_LOG")]
+    pub log: Option<String>,
+    /// End when standard input closes: for parents that must not leave orphans
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub exit_when_stdin_closes: bool,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// What a node runs with: checked, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeConfig {
+    /// This node's number.
+    pub node_id: NodeId,
+    /// Where it keeps its databases.
+    pub data_dir: PathBuf,
+    /// Where clients find it.
+    pub listen: SocketAddr,
+    /// Where other nodes find it.
+    pub peer_listen: SocketAddr,
+    /// Every node of the initial cluster with its peer address; empty: a cluster of one.
+    pub initial_cluster: BTreeMap<NodeId, String>,
+    /// Host names allowed in `Host`, beside IP literals and localhost.
+    pub allowed_hosts: Vec<String>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log: String,
+}
+
+impl fmt::Display for ServeConfig {
+    /// As a file would say it, so that the output can be one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cluster: Vec<String> = self.initial_cluster.iter().map(|(id, peer)| format!("{id}={peer}")).collect();
+        writeln!(f, "node_id = {}", self.node_id)?;
+        writeln!(f, "data_dir = {:?}", self.data_dir.display().to_string())?;
+        writeln!(f, "listen = \"{}\"", self.listen)?;
+        writeln!(f, "peer_listen = \"{}\"", self.peer_listen)?;
+        writeln!(f, "initial_cluster = \"{}\"", cluster.join(","))?;
+        writeln!(f, "allowed_hosts = \"{}\"", self.allowed_hosts.join(","))?;
+        let format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        writeln!(f, "log_format = \"{format}\"")?;
+        write!(f, "log = {:?}", self.log)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, with the line.
+        message: String,
+    },
+    /// Settings that cannot be; all of them at once.
+    #[error("{}", Listed(.0))]
+    Invalid(Vec<String>),
+}
+
+struct Listed<'a>(&'a [String]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl ServeArgs {
+    /// Fills what is not said from the file, then from the defaults, and checks it all.
+    pub fn resolve(self) -> Result<ServeConfig, ConfigError> {
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let said = Self {
+            config: None,
+            node_id: self.node_id.or(file.node_id),
+            data_dir: self.data_dir.or(file.data_dir),
+            listen: self.listen.or(file.listen),
+            peer_listen: self.peer_listen.or(file.peer_listen),
+            initial_cluster: self.initial_cluster.or(file.initial_cluster),
+            allowed_hosts: self.allowed_hosts.or(file.allowed_hosts),
+            insecure: self.insecure.or(file.insecure),
+            log_format: self.log_format.or(file.log_format),
+            log: self.log.or(file.log),
+            exit_when_stdin_closes: self.exit_when_stdin_closes,
+        };
+        check(said)
+    }
+}
+
+fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > FILE_MAX {
+        let message = format!("is {size} bytes long: a configuration has at most {FILE_MAX}");
+        return Err(ConfigError::Parse { path: path.to_owned(), message });
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })
+}
+
+fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
+    let mut problems = Vec::new();
+    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let node_id = said.node_id.unwrap_or(1);
+    let listen = said.listen.unwrap_or_else(|| loopback(API_PORT));
+    let peer_listen = said.peer_listen.unwrap_or_else(|| loopback(PEER_PORT));
+    if node_id == 0 {
+        problems.push("node-id: 0 is not a node's number: they start at 1".to_owned());
+    }
+    let data_dir = said.data_dir.unwrap_or_default();
+    if data_dir.as_os_str().is_empty() {
+        problems.push(
+            "data-dir: missing: say where this node keeps its databases, as in --data-dir /var/lib/baton".to_owned(),
+        );
+    }
+    if listen == peer_listen && listen.port() != 0 {
+        problems.push(format!(
+            "peer-listen: {peer_listen} is the address of --listen: the API and the peers need one each"
+        ));
+    }
+    let initial_cluster = match said.initial_cluster.as_deref().map(str::trim) {
+        None | Some("") => BTreeMap::new(),
+        Some(list) => parse_cluster(list, node_id, &mut problems),
+    };
+    if !said.insecure.unwrap_or(false) {
+        for (flag, address) in [("listen", listen), ("peer-listen", peer_listen)] {
+            if !address.ip().is_loopback() {
+                problems.push(format!(
+                    "{flag}: {address} is reachable from outside and this version has neither TLS nor access tokens: \
+                     listen on 127.0.0.1, or say --insecure where the network itself is trusted"
+                ));
+            }
+        }
+    }
+    let allowed_hosts = said.allowed_hosts.iter().flat_map(|list| list.split(',')).map(str::trim);
+    let allowed_hosts = allowed_hosts.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase).collect();
+    if problems.is_empty() {
+        Ok(ServeConfig {
+            node_id,
+            data_dir,
+            listen,
+            peer_listen,
+            initial_cluster,
+            allowed_hosts,
+            log_format: said.log_format.unwrap_or_default(),
+            log: said.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
+        })
+    } else {
+        Err(ConfigError::Invalid(problems))
+    }
+}
+
+/// Parses `1=HOST:PORT,2=HOST:PORT,3=HOST:PORT`.
+fn parse_cluster(list: &str, node_id: NodeId, problems: &mut Vec<String>) -> BTreeMap<NodeId, String> {
+    let mut members = BTreeMap::new();
+    let mut problem = |text: String| problems.push(format!("initial-cluster: {text}"));
+    for entry in list.split(',').map(str::trim) {
+        let Some((id, address)) = entry.split_once('=') else {
+            problem(format!("\"{entry}\" is not NODE=HOST:PORT, as in 1=127.0.0.1:7401"));
+            continue;
+        };
+        let Some(id) = id.trim().parse::<NodeId>().ok().filter(|&id| id > 0) else {
+            problem(format!("\"{id}\" in \"{entry}\" is not a node's number: they start at 1"));
+            continue;
+        };
+        let address = match address.trim().parse::<baton_core::policy::Address>() {
+            Ok(address) => address.to_string(),
+            Err(error) => {
+                problem(format!("node {id}: {error}"));
+                continue;
+            }
+        };
+        if members.values().any(|known| *known == address) {
+            problem(format!("{address} is given to two nodes"));
+        }
+        if members.insert(id, address).is_some() {
+            problem(format!("node {id} is named twice"));
+        }
+    }
+    if !members.contains_key(&node_id) {
+        problem(format!("node {node_id} (this one, by --node-id) is not in \"{list}\""));
+    }
+    if ![1, 3, 5].contains(&members.len()) {
+        problem(format!(
+            "has {} nodes: use 1, 3 or 5 (an even number survives no more failures than one node fewer)",
+            members.len()
+        ));
+    }
+    members
+}
+
+/// `host:port` under which others reach a listener that is bound to `bound`; `seen_as` is this node's own entry in the
+/// initial cluster and lends its host where the listener is bound to every address.
+pub fn advertised(bound: SocketAddr, seen_as: Option<&str>) -> String {
+    let unspecified = match bound.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    match seen_as.and_then(|address| address.rsplit_once(':')) {
+        Some((host, _)) if unspecified => format!("{host}:{}", bound.port()),
+        Some(_) | None => bound.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(cluster: Option<&str>) -> ServeArgs {
+        ServeArgs {
+            data_dir: Some("/tmp/d".into()),
+            initial_cluster: cluster.map(str::to_owned),
+            ..ServeArgs::default()
+        }
+    }
+
+    fn problems(args: ServeArgs) -> Vec<String> {
+        match args.resolve() {
+            Err(ConfigError::Invalid(problems)) => problems,
+            other => panic!("expected problems, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_is_all_that_a_cluster_of_one_needs() {
+        let config = args(None).resolve().expect("resolves");
+        assert_eq!(config.node_id, 1);
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7400");
+        assert_eq!(config.peer_listen.to_string(), "127.0.0.1:7401");
+        assert!(config.initial_cluster.is_empty());
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_setting() {
+        let mut all = args(Some("1=a,x=h:1,2=h:2,2=h:3,3=h:2,7"));
+        all.data_dir = None;
+        all.node_id = Some(9);
+        all.listen = "0.0.0.0:7400".parse().ok();
+        let found = problems(all);
+        for expected in [
+            "data-dir: missing",
+            "listen: 0.0.0.0:7400",
+            "node 1: \"a\" is not an address",
+            "\"x\" in \"x=h:1\"",
+            "node 2 is named twice",
+            "h:2 is given to two nodes",
+            "\"7\" is not NODE=HOST:PORT",
+            "node 9 (this one",
+        ] {
+            assert!(found.iter().any(|problem| problem.contains(expected)), "{expected} in {found:#?}");
+        }
+        assert!(problems(args(Some("1=h:1,2=h:2")))[0].contains("use 1, 3 or 5"));
+    }
+
+    #[test]
+    fn outside_addresses_need_a_word() {
+        let mut open = args(None);
+        open.listen = "10.1.2.3:7400".parse().ok();
+        assert_eq!(problems(open.clone()).len(), 1);
+        open.insecure = Some(true);
+        assert!(open.resolve().is_ok());
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("baton.toml");
+        std::fs::write(&path, "node_id = 3\ndata_dir = \"/from/file\"\nlisten = \"127.0.0.1:9000\"\n")
+            .expect("written");
+        let mut said = ServeArgs { config: Some(path.clone()), ..ServeArgs::default() };
+        said.listen = "127.0.0.1:9001".parse().ok();
+        let config = said.resolve().expect("resolves");
+        assert_eq!((config.node_id, config.data_dir.as_path()), (3, Path::new("/from/file")));
+        assert_eq!(config.listen.port(), 9001);
+
+        std::fs::write(&path, "node_idd = 3\n").expect("written");
+        let error = ServeArgs { config: Some(path), ..ServeArgs::default() }.resolve().expect_err("a typo");
+        assert!(error.to_string().contains("node_idd"), "{error}");
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_advertised_by_its_peer_name() {
+        let any = "0.0.0.0:7400".parse().expect("an address");
+        assert_eq!(advertised(any, Some("db-1:7401")), "db-1:7400");
+        assert_eq!(advertised("10.0.0.1:7400".parse().expect("an address"), Some("db-1:7401")), "10.0.0.1:7400");
+    }
+}

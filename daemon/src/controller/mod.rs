@@ -1,0 +1,233 @@
+//! The leader's hands: looks at what changed, asks the planner, proposes what it says. No decision is made here; whoever
+//! wants to know why something was or was not done asks `core::planner`.
+//!
+//! Each node runs this loop, and only a leader that has applied its own term's first entry acts in it. A proposal that
+//! comes too late is refused by `apply`, so two leaders that both believe in themselves do no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use baton_core::command::{Refusal, Reply};
+use baton_core::id::{NodeId, ServiceName};
+use baton_core::planner::{self, plan_service};
+use baton_core::state::Change;
+use baton_core::time::Millis;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::{Consensus, Leadership, ProposeError};
+use crate::store::Changed;
+
+/// Proposals under way at once: enough to keep the log busy when many services move, few enough to stay polite.
+const IN_FLIGHT_MAX: usize = 64;
+/// How soon a proposal that could not be made is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often the leader looks after the cluster itself.
+const UPKEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs until `shutdown`.
+pub async fn run(consensus: Consensus, shutdown: CancellationToken) {
+    let mut leadership = consensus.leadership();
+    loop {
+        let leads = tokio::select! {
+            () = shutdown.cancelled() => return,
+            leads = leadership.wait_for(|leadership| leadership.is_leader) => match leads {
+                Ok(leads) => leads.clone(),
+                Err(_) => return,
+            },
+        };
+        tracing::info!(term = leads.term, "this node leads: it plans from here on");
+        Tenure::new(consensus.clone(), leads).run(&mut leadership, &shutdown).await;
+    }
+}
+
+/// One term as leader. Nothing of it outlives the term.
+struct Tenure {
+    consensus: Consensus,
+    leads: Leadership,
+    since: Instant,
+    dirty: BTreeSet<ServiceName>,
+    /// When to look at a service again although nothing changed.
+    wake: BTreeMap<ServiceName, Instant>,
+    /// Services with a proposal under way: one at a time each.
+    busy: BTreeSet<ServiceName>,
+    seed: u64,
+}
+
+type Outcome = (ServiceName, Result<Reply, ProposeError>);
+
+impl Tenure {
+    fn new(consensus: Consensus, leads: Leadership) -> Self {
+        let dirty = consensus.reader().view().state.services.keys().cloned().collect();
+        Self {
+            consensus,
+            leads,
+            since: Instant::now(),
+            dirty,
+            wake: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            // Entropy comes from the edge: the planner's `random` strategy is a function of it.
+            seed: uuid::Uuid::now_v7().as_u64_pair().1,
+        }
+    }
+
+    async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>, shutdown: &CancellationToken) {
+        let mut changes = self.consensus.reader().changes();
+        // Subscribed before this look at everything: nothing falls between.
+        self.everything_is_dirty();
+        let mut proposals: FuturesUnordered<BoxFuture<'static, Outcome>> = FuturesUnordered::new();
+        let mut upkeep = interval(UPKEEP_EVERY);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.plan_dirty(&mut proposals);
+            let wake = self.wake.values().min().copied();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = leads_no_longer(leadership, self.leads.term) => {
+                    tracing::info!(term = self.leads.term, "this node no longer leads: it stops planning");
+                    return;
+                }
+                changed = changes.recv() => self.mark(changed),
+                Some((service, outcome)) = proposals.next(), if !proposals.is_empty() => self.finished(service, outcome),
+                () = sleep_until(wake) => self.wake_due(),
+                _ = upkeep.tick() => self.upkeep().await,
+            }
+        }
+    }
+
+    fn everything_is_dirty(&mut self) {
+        self.dirty.extend(self.consensus.reader().view().state.services.keys().cloned());
+    }
+
+    fn mark(&mut self, changed: Result<Changed, broadcast::error::RecvError>) {
+        match changed {
+            Ok(Changed::Objects(objects)) => {
+                for change in objects.iter() {
+                    match change {
+                        Change::Service(name) | Change::Instance(name, _) => {
+                            self.dirty.insert(name.clone());
+                        }
+                        Change::Meta | Change::Node(_) | Change::Transition(_) => {}
+                    }
+                }
+            }
+            Ok(Changed::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => self.everything_is_dirty(),
+            Err(broadcast::error::RecvError::Closed) => {}
+        }
+    }
+
+    fn wake_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<ServiceName> =
+            self.wake.iter().filter(|(_, at)| **at <= now).map(|(service, _)| service.clone()).collect();
+        for service in due {
+            self.wake.remove(&service);
+            self.dirty.insert(service);
+        }
+    }
+
+    /// Plans what is dirty and has no proposal under way; what does not fit stays dirty.
+    fn plan_dirty(&mut self, proposals: &mut FuturesUnordered<BoxFuture<'static, Outcome>>) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let view = self.consensus.reader().view();
+        let now = self.consensus.now().time;
+        for name in std::mem::take(&mut self.dirty) {
+            if self.busy.contains(&name) || proposals.len() >= IN_FLIGHT_MAX {
+                self.dirty.insert(name);
+                continue;
+            }
+            self.wake.remove(&name);
+            let Some(service) = view.state.service(&name) else { continue };
+            self.seed = self.seed.wrapping_add(1);
+            let plan = plan_service(&view.state, service, now, self.seed);
+            if let Some(at) = plan.wake_at {
+                self.wake.insert(name.clone(), Instant::now() + at.since(now).as_duration());
+            }
+            if let Some(command) = plan.command {
+                tracing::info!(service = %name, decision = %plan.report.decision, "{}", plan.report.summary);
+                self.busy.insert(name.clone());
+                let consensus = self.consensus.clone();
+                proposals.push(Box::pin(async move { (name, consensus.propose(command).await) }));
+            }
+        }
+    }
+
+    /// Looks after the cluster itself: whose verdicts count, how much history is kept.
+    async fn upkeep(&mut self) {
+        let status = self.consensus.status();
+        let heard: BTreeMap<NodeId, Option<Millis>> = status
+            .members
+            .iter()
+            .filter(|member| member.id != status.node_id)
+            .map(|member| (member.id, member.last_contact.map(|ago| Millis(ago.as_millis() as u64))))
+            .collect();
+        let leading_for = Millis(self.since.elapsed().as_millis() as u64);
+        let view = self.consensus.reader().view();
+        let mut commands = planner::observers(&view.state, &heard, leading_for);
+        commands.extend(planner::retention(&view.state));
+        for command in commands {
+            tracing::info!(?command, "upkeep");
+            match self.consensus.propose(command).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(refusal)) => tracing::debug!(%refusal, "upkeep was refused: it is looked at again"),
+                Err(error) => {
+                    tracing::warn!(%error, "upkeep could not be proposed: it is tried again");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn finished(&mut self, service: ServiceName, outcome: Result<Reply, ProposeError>) {
+        self.busy.remove(&service);
+        match outcome {
+            Ok(Ok(_)) => {
+                self.dirty.insert(service);
+            }
+            Ok(Err(refusal)) => {
+                tracing::info!(%service, code = refusal.code(), %refusal, "a plan was refused");
+                match refusal {
+                    // The state that refused it is the state that is looked at next.
+                    Refusal::MovedOn { .. } | Refusal::TransitionInProgress { .. } | Refusal::NoSuchService { .. } => {
+                        self.dirty.insert(service);
+                    }
+                    Refusal::NoSuchInstance { .. }
+                    | Refusal::GenerationMismatch { .. }
+                    | Refusal::AlreadyActive { .. }
+                    | Refusal::NotEligible { .. }
+                    | Refusal::NoCandidate { .. }
+                    | Refusal::ProofRefused { .. }
+                    | Refusal::NoActive { .. }
+                    | Refusal::NotActivePassive { .. }
+                    | Refusal::LimitReached { .. } => {
+                        self.wake.insert(service, Instant::now() + RETRY);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%service, %error, "a plan could not be proposed");
+                self.wake.insert(service, Instant::now() + RETRY);
+            }
+        }
+    }
+}
+
+/// Waits until this node does not lead in `term` any more, or is ending.
+async fn leads_no_longer(leadership: &mut watch::Receiver<Leadership>, term: u64) {
+    // The guard that is handed out must not live across another await, so it ends here.
+    let _ = leadership.wait_for(|now| !now.is_leader || now.term != term).await;
+}
+
+/// Sleeps until `at`; for ever where there is nothing to wake for.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
