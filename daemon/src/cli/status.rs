@@ -184,30 +184,31 @@ fn health_style(health: Health) -> Style {
     }
 }
 
-/// `1 up, 3 up; 2 down (http failed 3 in a row: connection refused)`.
+/// `1, 3 up; 2 down (http failed 3 in a row: connection refused)`: those who say the same are told together.
 fn says(instance: &InstanceView) -> String {
     if instance.verdicts.is_empty() {
         return "nobody has looked".to_owned();
     }
-    let mut calm = Vec::new();
-    let mut doubts = Vec::new();
-    for told in &instance.verdicts {
-        let short = format!("{} {}", told.observer, told.verdict);
-        match told.verdict {
-            Verdict::Up | Verdict::Unknown => calm.push(short),
-            Verdict::Suspect | Verdict::Down => {
-                let evidence = &told.evidence;
-                doubts.push(format!(
-                    "{short} ({} failed {} in a row: {})",
-                    one_line(&evidence.check),
-                    evidence.streak,
-                    one_line(&evidence.detail)
-                ));
-            }
+    let mut told: Vec<(String, Vec<String>)> = Vec::new();
+    for held in &instance.verdicts {
+        let evidence = &held.evidence;
+        let word = match held.verdict {
+            Verdict::Up | Verdict::Unknown => held.verdict.to_string(),
+            Verdict::Suspect | Verdict::Down => format!(
+                "{} ({} failed {} in a row: {})",
+                held.verdict,
+                one_line(&evidence.check),
+                evidence.streak,
+                one_line(&evidence.detail)
+            ),
+        };
+        let observer = held.observer.to_string();
+        match told.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, observers)) => observers.push(observer),
+            None => told.push((word, vec![observer])),
         }
     }
-    let calm = (!calm.is_empty()).then(|| calm.join(", "));
-    calm.into_iter().chain(doubts).collect::<Vec<_>>().join("; ")
+    told.iter().map(|(word, observers)| format!("{} {word}", observers.join(", "))).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -277,7 +278,11 @@ mod tests {
             phase: Phase::Vacant,
             active: None,
             transition: None,
-            instances: vec![instance(vec![verdict(2, Verdict::Down), verdict(1, Verdict::Up)])],
+            instances: vec![instance(vec![
+                verdict(2, Verdict::Down),
+                verdict(3, Verdict::Down),
+                verdict(1, Verdict::Up),
+            ])],
         };
         Status { cluster, services: vec![service] }
     }
@@ -285,7 +290,7 @@ mod tests {
     #[test]
     fn who_says_what_is_told_on_one_line() {
         let told = says(&status().services[0].instances[0]);
-        assert_eq!(told, "1 up; 2 down (web failed 3 in a row: connection refused)");
+        assert_eq!(told, "2, 3 down (web failed 3 in a row: connection refused); 1 up");
         assert_eq!(says(&instance(Vec::new())), "nobody has looked");
     }
 
@@ -301,7 +306,7 @@ SERVICE  MODE            PHASE   ACTIVE  TOKEN  FENCING  SINCE  HEALTHY
 orders   active_passive  vacant  -       -      -        -      0 of 1
 
 INSTANCE  ROLE     HEALTH   SINCE                  ADDRESS       TIER  PRIORITY  WHO SAYS WHAT
-orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       1 up; 2 down (web failed 3 in a row: connection refused)";
+orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       2, 3 down (web failed 3 in a row: connection refused); 1 up";
         assert_eq!(text, expected);
     }
 

@@ -55,13 +55,18 @@ fn subject(event: &Event) -> String {
     text
 }
 
-/// The event as a line: `14:03:07.123  r42  orders  active.changed  a → b  token 57  because …`.
+/// The event as a line: `14:03:07.123  r42  orders  active.changed  a → b  token 57  because …`, with all of its reason.
 pub(crate) fn line(event: &Event) -> String {
+    line_with(event, usize::MAX)
+}
+
+/// The same with a reason of at most `reason_max` characters, for where the whole of it is told elsewhere.
+pub(crate) fn line_with(event: &Event, reason_max: usize) -> String {
     let style = style(event);
     let mut parts = vec![
         paint(DIM, &clock(event.time)),
         paint(DIM, &format!("r{:<5}", event.revision)),
-        format!("{:<14}", subject(event)),
+        format!("{:<20}", subject(event)),
         paint(style, &format!("{:<23}", event.kind)),
     ];
     let change = change(event);
@@ -75,12 +80,20 @@ pub(crate) fn line(event: &Event) -> String {
         parts.push(paint(DIM, &transition.to_string()));
     }
     if !event.reason.is_empty() {
-        parts.push(paint(DIM, &format!("because {}", one_line(&event.reason))));
+        parts.push(paint(DIM, &format!("because {}", cut(&one_line(&event.reason), reason_max))));
     }
     if let Some(actor) = &event.actor {
         parts.push(paint(DIM, &format!("by {}", one_line(actor))));
     }
     parts.join("  ").trim_end().to_owned()
+}
+
+/// At most `max` characters, the last of them `…` where something is missing.
+fn cut(text: &str, max: usize) -> String {
+    if text.chars().nth(max).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Text from elsewhere, kept from moving the cursor.
@@ -121,8 +134,15 @@ mod tests {
     fn a_change_of_the_active_reads_as_a_sentence() {
         assert_eq!(
             told(&event(EventKind::ActiveChanged)),
-            "10:42:00.007  r42     orders          active.changed           none → b  token 57  tr-56  because it is the best"
+            "10:42:00.007  r42     orders                active.changed           none → b  token 57  tr-56  because it is the best"
         );
+    }
+
+    #[test]
+    fn a_long_reason_may_be_cut() {
+        let told = anstream::adapter::strip_str(&line_with(&event(EventKind::ActiveChanged), 6)).to_string();
+        assert!(told.ends_with("because it is…"), "{told}");
+        assert_eq!(cut("it is", 5), "it is");
     }
 
     #[test]
@@ -136,6 +156,6 @@ mod tests {
             reason: String::new(),
             ..event(EventKind::VerdictChanged)
         };
-        assert_eq!(told(&verdict), "10:42:00.007  r42     orders/b (node 3)  verdict.changed          → down");
+        assert_eq!(told(&verdict), "10:42:00.007  r42     orders/b (node 3)     verdict.changed          → down");
     }
 }

@@ -62,9 +62,38 @@ pub(super) async fn summary(stage: &mut Stage) -> Result<bool, DemoError> {
         totals.asked - totals.unanswered,
         totals.asked
     ));
+    narrator.print(&format!("  {}", counted(stage).await));
     narrator.print(&format!("\n{}", stage.report().table().render("  ")));
     narrator.print(&format!("\n  {}", stage.report().verdict()));
     Ok(stage.report().held() == Some(true))
+}
+
+/// What the nodes themselves count, in a line. Their counters begin with their processes.
+async fn counted(stage: &Stage) -> String {
+    let mut metrics = String::new();
+    for node in &stage.nodes {
+        // A node that cannot be asked is missing from the sums, and nothing is decided by them.
+        metrics.push_str(&node.client.get_text("/metrics").await.unwrap_or_default());
+    }
+    let checks = sum_of(&metrics, "baton_probes_total", "");
+    let good = sum_of(&metrics, "baton_probes_total", "outcome=\"success\"");
+    format!(
+        "the nodes, since their starts: {checks} checks of the servers, {} of them failed; {} changes of verdict proposed; {} requests",
+        checks - good,
+        sum_of(&metrics, "baton_verdicts_proposed_total", ""),
+        sum_of(&metrics, "baton_http_requests_total", ""),
+    )
+}
+
+/// The sum of a counter over all lines (in Prometheus' text format) whose labels have `label` among them.
+fn sum_of(metrics: &str, name: &str, label: &str) -> u64 {
+    metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter_map(|rest| rest.rsplit_once(' '))
+        .filter(|(labels, _)| (labels.is_empty() || labels.starts_with('{')) && labels.contains(label))
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
+        .sum()
 }
 
 /// Every node tells the same events, and the stream told each of them once, in order, though its node may have died.
@@ -152,5 +181,17 @@ pub(super) async fn encore(stage: &mut Stage) -> Result<(), DemoError> {
             let pid = stage.nodes[index].start()?;
             narrator.say(&format!("node {} is started again (pid {pid})", stage.nodes[index].id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_summed_over_their_labels() {
+        let text = "# HELP a_total x\na_total{k=\"good\"} 3\na_total{k=\"bad\"} 4\na_total_more 9\nb 1\n";
+        assert_eq!((sum_of(text, "a_total", ""), sum_of(text, "a_total", "k=\"bad\"")), (7, 4));
+        assert_eq!((sum_of(text, "b", ""), sum_of(text, "c", "")), (1, 0));
     }
 }

@@ -14,6 +14,8 @@ use crate::cli::words;
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 /// The live line's width where the terminal does not say its own: one less than the narrowest usual terminal.
 const WIDTH: usize = 79;
+/// Characters of an event's reason that are shown: the whole of it is told from the record, once it matters.
+const REASON: usize = 64;
 /// The width of the line under an act's title.
 const RULE: usize = 100;
 
@@ -105,7 +107,7 @@ impl Narrator {
 
     /// An event, as it came from the stream.
     pub(super) fn event(&self, event: &Event) {
-        self.print(&format!("{:9}{} {}", "", paint(DIM, "│"), words::line(event)));
+        self.print(&format!("{:9}{} {}", "", paint(DIM, "│"), words::line_with(event, REASON)));
     }
 
     /// Whether an expectation held.

@@ -255,7 +255,8 @@ async fn tell(stage: &Stage, heard: &Heard) -> Result<Transition, DemoError> {
         paint(STRONG, &told(&record.token)),
         record.kind
     ));
-    narrator.why(&record.trigger.reason);
+    // What follows the first semicolon is what each observer says, and that is told below.
+    narrator.why(record.trigger.reason.split(';').next().unwrap_or_default());
     for held in &record.evidence {
         let evidence = &held.evidence;
         let failure = evidence.class.map_or_else(String::new, |class| format!(" {class}:"));
