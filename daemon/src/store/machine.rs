@@ -26,6 +26,7 @@ use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View
 /// Entries applied in one transaction. More would only make the first of them wait.
 const ENTRIES_MAX: usize = 512;
 
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/state");
 static PUT_OBJECTS: LazyLock<ManyRows> = LazyLock::new(|| {
     ManyRows::new(
         "INSERT INTO objects (kind, key, body) VALUES",
@@ -69,10 +70,7 @@ impl StateMachine {
         let path = dir.state_db();
         let mut conn = sql::open_writer(&path, Durability::Replayed).await?;
         sql::check_whole(&mut conn, &path).await?;
-        sqlx::migrate!("../migrations/state")
-            .run(&mut conn)
-            .await
-            .map_err(|source| StoreError::Migrate { path: path.clone(), source })?;
+        sql::migrate(&mut conn, &MIGRATIONS, &path).await?;
         let loaded = load(&mut conn).await?;
         let events = EventLog::new(path, loaded.state.meta.revision, loaded.state.meta.compacted_through);
         let reader = StateReader::new(view(&loaded.state, loaded.applied), events);

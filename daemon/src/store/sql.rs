@@ -70,6 +70,17 @@ pub async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError
     Ok(())
 }
 
+/// Brings a file's tables to this version. Forward only.
+pub async fn migrate(
+    conn: &mut SqliteConnection,
+    migrations: &sqlx::migrate::Migrator,
+    path: &Path,
+) -> Result<(), StoreError> {
+    // Not `run`: its future is not `Send` in the compiler's eyes, and sqlx offers this for that very case.
+    let result = migrations.run_direct(None, conn, false).await;
+    result.map_err(|source| StoreError::Migrate { path: path.to_owned(), source })
+}
+
 /// Asks SQLite whether the file is whole.
 pub async fn check_whole(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let corrupt = |detail: String| StoreError::Corrupt { path: path.to_owned(), detail };
@@ -124,7 +135,7 @@ impl ManyRows {
     }
 }
 
-/// Reads one mark of a file's `marks` table. `schema` is `main`, or the name of an attached file.
+/// Reads one mark of a file's `marks` table.
 pub async fn mark<T: serde::de::DeserializeOwned>(
     conn: &mut SqliteConnection,
     key: &'static str,
