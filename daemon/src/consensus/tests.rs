@@ -346,3 +346,58 @@ async fn strangers_are_refused() {
     assert!(why.contains("another"), "{why}");
     cluster.node_mut(1).stop().await;
 }
+
+/// Not a check but a measurement: `cargo test --release -p baton throughput -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn throughput() {
+    let mut cluster = Cluster::start(3, Tuning::default()).await;
+    let leader = cluster.leader().await;
+    for service in 0..64 {
+        insist(cluster.node(leader), service_put(&format!("s-{service}"))).await.expect("accepted");
+    }
+    for clients in [1_usize, 16, 64, 256] {
+        let before = cluster.node(leader).reader().view().applied_index;
+        let started = Instant::now();
+        let span = Duration::from_secs(4);
+        let tasks: Vec<_> = (0..clients)
+            .map(|client| {
+                let consensus = cluster.node(1 + client as u64 % 3).consensus().clone();
+                tokio::spawn(async move {
+                    let mut took = Vec::new();
+                    while started.elapsed() < span {
+                        let mut put = InstancePut {
+                            service: format!("s-{}", client % 64).parse().expect("a name"),
+                            instance: format!("i-{client}").parse().expect("a name"),
+                            registration: Box::new(Registration::at("127.0.0.1:80".parse().ok())),
+                            session: String::new(),
+                            if_generation: None,
+                            actor: "test".to_owned(),
+                        };
+                        put.registration.priority = took.len() as u32;
+                        let asked = Instant::now();
+                        consensus.propose(Command::InstancePut(put)).await.expect("answered").expect("accepted");
+                        took.push(asked.elapsed());
+                    }
+                    took
+                })
+            })
+            .collect();
+        let mut took = Vec::new();
+        for task in tasks {
+            took.extend(task.await.expect("ends"));
+        }
+        took.sort();
+        let entries = cluster.node(leader).reader().view().applied_index - before;
+        println!(
+            "{clients:>4} clients: {:>6.0} writes/s, p50 {:?}, p99 {:?}, {:.1} a batch",
+            took.len() as f64 / started.elapsed().as_secs_f64(),
+            took[took.len() / 2],
+            took[took.len() * 99 / 100],
+            took.len() as f64 / entries as f64,
+        );
+    }
+    for node in &mut cluster.nodes {
+        node.stop().await;
+    }
+}

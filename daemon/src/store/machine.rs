@@ -21,7 +21,7 @@ use super::lock::{DataDir, DirLock};
 use super::snapshot::{self, Snapshot, SnapshotFile, SnapshotMeta, Snapshots};
 use super::sql::{self, Durability, ManyRows};
 use super::types::{EntryId, TypeConfig};
-use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View};
+use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View, verify_snapshot};
 
 /// Entries applied in one transaction. More would only make the first of them wait.
 const ENTRIES_MAX: usize = 512;
@@ -201,13 +201,7 @@ impl StateMachine {
         let current = self.snapshots.dir.snapshot();
         let gate = self.snapshots.gate.clone();
         let _gate = gate.lock().await;
-        let found = snapshot::meta_of(&received.path, true).await?;
-        if found.last_log_id != meta.last_log_id {
-            return Err(StoreError::Corrupt {
-                path: received.path,
-                detail: format!("it covers {:?}, not {:?} as was said", found.last_log_id, meta.last_log_id),
-            });
-        }
+        verify_snapshot(&received, meta).await?;
         if received.path != current {
             let dir = self.snapshots.dir.clone();
             let finished = received.path.clone();
