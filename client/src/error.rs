@@ -76,19 +76,14 @@ fn describe(problem: &Problem) -> String {
     format!("{text} [{} {}]", problem.status, problem.code)
 }
 
-/// The whole chain of causes in one line: reqwest's own text stops at "error sending request".
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
+/// What is at the bottom of an error, in one line: "Connection refused", not that a request could not be sent because a
+/// client could not connect because of it.
+pub(crate) fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
     }
-    cut(&text)
+    cut(&cause.to_string())
 }
 
 /// Foreign text, cut to a length that can be shown and without anything that could move a terminal's cursor.

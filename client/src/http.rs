@@ -9,7 +9,7 @@ use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ClientError, chain, cut, list};
+use crate::error::{ClientError, cut, list, root};
 use crate::view::Problem;
 
 /// How long a connection may take to be made. A LAN needs milliseconds; beyond this the next endpoint is the better bet.
@@ -69,7 +69,7 @@ impl Client {
             .no_proxy()
             .user_agent(concat!("baton/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| ClientError::Unexpected { what: "building a client".to_owned(), why: chain(&error) })?;
+            .map_err(|error| ClientError::Unexpected { what: "building a client".to_owned(), why: root(&error) })?;
         Ok(Self {
             http,
             endpoints: endpoints.into(),
@@ -244,7 +244,7 @@ impl Client {
                     return Err(ClientError::Unexpected { what: what.to_owned(), why });
                 }
                 Ok(None) => break,
-                Err(error) => return Err(ClientError::NoAnswer { endpoint, why: chain(&error.without_url()) }),
+                Err(error) => return Err(ClientError::NoAnswer { endpoint, why: root(&error.without_url()) }),
             }
         }
         if status.is_success() { Ok(body) } else { Err(problem(what, status.as_u16(), &body)) }
@@ -254,8 +254,8 @@ impl Client {
 fn tried(sent: Result<Response, reqwest::Error>) -> Tried {
     match sent {
         Ok(response) => Tried::Answer(response),
-        Err(error) if error.is_connect() => Tried::NotSent(chain(&error.without_url())),
-        Err(error) => Tried::NoAnswer(chain(&error.without_url())),
+        Err(error) if error.is_connect() => Tried::NotSent(root(&error.without_url())),
+        Err(error) => Tried::NoAnswer(root(&error.without_url())),
     }
 }
 

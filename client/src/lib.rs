@@ -7,8 +7,10 @@ mod error;
 mod http;
 mod routes;
 mod sse;
+mod stream;
 pub mod view;
 
 pub use error::ClientError;
 pub use http::{Client, Pages};
-pub use sse::{EventStream, Frame, FrameTooLong, SseParser, StreamItem, WatchFilter};
+pub use sse::{Frame, FrameTooLong, SseParser};
+pub use stream::{EventStream, StreamItem, WatchFilter};

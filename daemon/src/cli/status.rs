@@ -209,3 +209,109 @@ fn says(instance: &InstanceView) -> String {
     let calm = (!calm.is_empty()).then(|| calm.join(", "));
     calm.into_iter().chain(doubts).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use baton_client::view::{LocalView, NodeRole, NodeView, VerdictView};
+    use baton_core::policy::{Liveness, Overrides, Spec};
+    use baton_core::probe::Evidence;
+    use baton_core::state::{HealthInputs, Phase};
+
+    use super::*;
+
+    fn instance(verdicts: Vec<VerdictView>) -> InstanceView {
+        InstanceView {
+            id: "a".parse().expect("a name"),
+            service: "orders".parse().expect("a name"),
+            address: "127.0.0.1:80".parse().ok(),
+            role: Role::Passive,
+            health: Health::Suspect,
+            counts: HealthInputs { observers: 2, quorum: 2, up: 1, suspect: 0, down: 1 },
+            verdicts,
+            zone: None,
+            tier: 0,
+            priority: 100,
+            weight: 1,
+            effective_weight: 1,
+            liveness: Liveness::Probe,
+            deregister_after: None,
+            metadata: std::collections::BTreeMap::new(),
+            overrides: Overrides::default(),
+            session: None,
+            generation: 1,
+            registered_at: WallTime(0),
+        }
+    }
+
+    fn verdict(observer: u64, verdict: Verdict) -> VerdictView {
+        let evidence = Evidence {
+            check: "web".to_owned(),
+            class: None,
+            detail: "connection\nrefused".to_owned(),
+            streak: 3,
+            first_failure_age: None,
+        };
+        VerdictView { observer, verdict, since: WallTime(1_763_635_320_007), evidence }
+    }
+
+    fn status() -> Status {
+        let node = NodeView {
+            id: 1,
+            role: NodeRole::Leader,
+            api: Some("127.0.0.1:7400".to_owned()),
+            peer: None,
+            live: true,
+            last_contact_ms: None,
+            version: None,
+        };
+        let local = LocalView { id: 1, applied_index: 9, revision: 42, state_hash: "00".to_owned() };
+        let cluster = ClusterView { cluster_id: "c1".to_owned(), leader: Some(1), term: 4, nodes: vec![node], local };
+        let service = ServiceView {
+            name: "orders".parse().expect("a name"),
+            mode: Mode::ActivePassive,
+            spec: Spec::default(),
+            generation: 1,
+            created_at: WallTime(0),
+            updated_at: WallTime(0),
+            revision: 42,
+            phase: Phase::Vacant,
+            active: None,
+            transition: None,
+            instances: vec![instance(vec![verdict(2, Verdict::Down), verdict(1, Verdict::Up)])],
+        };
+        Status { cluster, services: vec![service] }
+    }
+
+    #[test]
+    fn who_says_what_is_told_on_one_line() {
+        let told = says(&status().services[0].instances[0]);
+        assert_eq!(told, "1 up; 2 down (web failed 3 in a row: connection refused)");
+        assert_eq!(says(&instance(Vec::new())), "nobody has looked");
+    }
+
+    #[test]
+    fn the_whole_is_three_tables() {
+        let text = anstream::adapter::strip_str(&render(&status(), WallTime(1_763_635_325_000))).to_string();
+        let expected = "\
+cluster c1  1 nodes, 1 live  leader 1  term 4  revision 42
+  NODE  ROLE    LIVE  API             PEER  VERSION
+  1     leader  yes   127.0.0.1:7400  -     -
+
+SERVICE  MODE            PHASE   ACTIVE  TOKEN  FENCING  SINCE  HEALTHY
+orders   active_passive  vacant  -       -      -        -      0 of 1
+
+INSTANCE  ROLE     HEALTH   SINCE                  ADDRESS       TIER  PRIORITY  WHO SAYS WHAT
+orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       1 up; 2 down (web failed 3 in a row: connection refused)";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_service_is_served_by_an_active_or_by_anybody_healthy() {
+        let mut service = status().services.remove(0);
+        assert!(!served(&service));
+        service.mode = Mode::ActiveActive;
+        assert!(!served(&service));
+        service.instances[0].health = Health::Healthy;
+        assert!(served(&service));
+    }
+}

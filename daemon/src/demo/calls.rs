@@ -134,8 +134,8 @@ impl Calls {
             let id = id.clone();
             tally.outcomes.iter().filter(move |outcome| outcome.ok && outcome.to == id).map(|outcome| outcome.at)
         };
-        let first = good(to).next()?;
-        let last = good(from).take_while(|&at| at < first).last()?;
+        let last = good(from).next_back()?;
+        let first = good(to).find(|&at| at > last)?;
         Some(first - last)
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let id = |name: &str| -> InstanceId { name.parse().expect("a name") };
         let mut tally = Tally::default();
         for (ms, to, ok) in
-            [(0, "a", true), (10, "a", true), (20, "a", false), (30, "b", false), (45, "b", true), (90, "a", true)]
+            [(0, "a", true), (10, "a", true), (20, "a", false), (30, "b", false), (45, "b", true), (90, "b", true)]
         {
             tally.outcomes.push_back(Outcome { at: start + Duration::from_millis(ms), to: id(to), ok });
         }
@@ -243,6 +243,6 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let calls = Calls { tally, tasks: [runtime.spawn(async {}), runtime.spawn(async {})] };
         assert_eq!(calls.hand_over(&id("a"), &id("b")), Some(Duration::from_millis(35)));
-        assert_eq!(calls.hand_over(&id("b"), &id("c")), None);
+        assert_eq!(calls.hand_over(&id("b"), &id("a")), None);
     }
 }

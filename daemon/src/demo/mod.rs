@@ -6,6 +6,8 @@
 mod calls;
 mod children;
 mod feed;
+mod finale;
+mod leader;
 mod narrator;
 mod script;
 mod stage;
@@ -116,7 +118,7 @@ pub(crate) async fn run(args: DemoArgs) -> Exit {
             Exit::Error
         }
         End::Interrupted => {
-            narrator.print("\ninterrupted: everything that was started is stopped and removed");
+            narrator.print("\nThe end: every process is stopped, its files are removed.");
             match stage.report().held() {
                 Some(true) => Exit::Done,
                 Some(false) | None => Exit::Error,
@@ -145,10 +147,10 @@ fn interruption() -> io::Result<impl Future<Output = ()>> {
 /// All acts, and whether all that was expected held.
 async fn play(stage: &mut Stage, once: bool) -> Result<bool, DemoError> {
     script::acts(stage).await?;
-    let held = script::summary(stage).await?;
+    let held = finale::summary(stage).await?;
     if once {
         return Ok(held);
     }
-    script::encore(stage).await?;
+    finale::encore(stage).await?;
     Ok(held)
 }

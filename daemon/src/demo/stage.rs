@@ -187,7 +187,10 @@ impl Stage {
             if began.elapsed() >= limit {
                 return Err(DemoError::Deadline { what: what.to_owned(), limit });
             }
-            self.narrator.live(&format!("waiting for {what}"));
+            // Once there are calls, the line at the bottom is theirs.
+            if self.calls.is_none() {
+                self.narrator.live(&format!("waiting for {what}"));
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
