@@ -63,6 +63,7 @@ pub enum NodeError {
 /// Runs a node until it is told to end, by a signal, by its parent or by its own disk.
 pub async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> Result<(), NodeError> {
     start_log(&config)?;
+    allow_many_files();
     // Both addresses are taken before anything is opened: a port in use leaves no trace in the data directory.
     let api_listener = bind("listen", config.listen).await?;
     let peer_listener = bind("peer-listen", config.peer_listen).await?;
@@ -150,6 +151,17 @@ fn known(announce: &NodeAnnounce, consensus: &Consensus) -> bool {
         .nodes
         .get(&announce.node)
         .is_some_and(|node| node.api == announce.api && node.peer == announce.peer && node.version == announce.version)
+}
+
+/// Takes as many file descriptors as the system grants without asking: each client and each probe needs one.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current < maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, ?current, "the limit of open files stays low: fewer clients and probes at a time");
+    }
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {

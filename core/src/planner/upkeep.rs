@@ -20,7 +20,7 @@ pub const BACK_WITHIN: Millis = Millis(1_000);
 pub const EVENTS_KEPT: u64 = 100_000;
 
 /// Events beyond [`EVENTS_KEPT`] before a compaction is worth a log entry.
-pub const EVENTS_SLACK: u64 = 1_000;
+const EVENTS_SLACK: u64 = 1_000;
 
 /// Proposes to count nodes out and in. `heard` says how long ago the leader heard each other node, `None` for never
 /// since it leads; the leader itself is not in it. A fresh leader has heard nobody yet and accuses nobody until it has

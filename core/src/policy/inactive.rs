@@ -82,7 +82,11 @@ fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
         }),
     }
     if check.tls != default.tls {
-        parts.push(Inactive { path: path("tls"), configured: true, why: "probes are sent without TLS".to_owned() });
+        parts.push(Inactive {
+            path: path("tls"),
+            configured: true,
+            why: "a check over TLS is not probed yet, and gives no verdict".to_owned(),
+        });
     }
     if check.watch != default.watch {
         parts.push(Inactive {

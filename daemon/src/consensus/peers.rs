@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use super::Inner;
 use super::transport::{CLUSTER_HEADER, FROM_HEADER, PATIENCE_HEADER, PROTOCOL, PROTOCOL_HEADER, TO_HEADER};
 use super::wire::{self, ProposeAnswer, ReadIndexAnswer, SnapshotHead};
-use crate::store::{Snapshot, SnapshotFile, TypeConfig};
+use crate::store::{Snapshot, SnapshotFile, TypeConfig, verify_snapshot};
 
 /// Where peers ask what.
 pub(super) mod paths {
@@ -230,6 +230,8 @@ async fn install(
     path: &std::path::Path,
 ) -> Result<SnapshotResponse<TypeConfig>, PeerRefusal> {
     let file = SnapshotFile::open(path).map_err(|error| PeerRefusal::Snapshot(io::Error::other(error)))?;
+    // Here a damaged one is only refused. Once openraft has taken it in, failing to install it stops the node.
+    verify_snapshot(&file, &head.meta).await.map_err(|error| PeerRefusal::Snapshot(io::Error::other(error)))?;
     let snapshot = Snapshot { meta: head.meta, snapshot: file };
     inner.raft.install_full_snapshot(head.vote, snapshot).await.map_err(|_| PeerRefusal::Stopping)
 }

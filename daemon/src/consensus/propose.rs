@@ -66,13 +66,9 @@ impl Ticket {
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The asker waits no longer. What may it be told?
-    fn abandon(&self) -> ProposeError {
-        if self.0.swap(Self::ABANDONED, Ordering::AcqRel) == Self::WAITING {
-            ProposeError::NoLeader
-        } else {
-            ProposeError::Unknown
-        }
+    /// The asker waits no longer. What may it be told? `unsent`, if it was surely not proposed.
+    fn abandon(&self, unsent: ProposeError) -> ProposeError {
+        if self.0.swap(Self::ABANDONED, Ordering::AcqRel) == Self::WAITING { unsent } else { ProposeError::Unknown }
     }
 }
 
@@ -147,11 +143,8 @@ impl Proposer {
         match tokio::time::timeout_at(deadline.into(), answered).await {
             Ok(Ok(answer)) => answer,
             // The carrier is gone without an answer: the node is stopping.
-            Ok(Err(_)) => Err(match ticket.abandon() {
-                ProposeError::NoLeader => ProposeError::Stopped,
-                other => other,
-            }),
-            Err(_) => Err(ticket.abandon()),
+            Ok(Err(_)) => Err(ticket.abandon(ProposeError::Stopped)),
+            Err(_) => Err(ticket.abandon(ProposeError::NoLeader)),
         }
     }
 }

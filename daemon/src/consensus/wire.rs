@@ -1,6 +1,6 @@
 //! What peers say to each other, as bytes. Entries travel as the very text that is in the log. No I/O, no decisions.
 
-use baton_core::command::{Command, Reply};
+use baton_core::command::Reply;
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::alias::VoteOf;
 use openraft::raft::AppendEntriesRequest;
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::store::{Entry, Proposal};
-    use baton_core::command::Batch;
+    use baton_core::command::{Batch, Command};
     use baton_core::time::{ClusterTime, WallTime};
 
     #[test]

@@ -121,9 +121,7 @@ impl Resolver {
         let now = self.clock.now();
         let mut names = lock(&self.names);
         if names.len() >= NAMES_MAX && !names.contains_key(host) {
-            names.retain(|_, name| {
-                name.asking.is_some() || name.good.as_ref().is_some_and(|(_, at)| now.since(*at) < FRESH)
-            });
+            make_room(&mut names);
         }
         let name = names.entry(host.to_owned()).or_default();
         let fresh = name.good.as_ref().is_some_and(|(_, at)| now.since(*at) < FRESH);
@@ -169,6 +167,15 @@ impl Resolver {
     }
 }
 
+/// Forgets the name that was found longest ago, or never; one that is being asked for comes back by itself.
+fn make_room(names: &mut HashMap<String, Name>) {
+    let found = |name: &Name| name.good.as_ref().map(|(_, at)| *at);
+    let oldest = names.iter().min_by_key(|(_, name)| found(name)).map(|(host, _)| host.clone());
+    if let Some(host) = oldest {
+        names.remove(&host);
+    }
+}
+
 fn addresses_of(answer: io::Result<impl Iterator<Item = std::net::SocketAddr>>) -> Found {
     let mut ips: Vec<IpAddr> = Vec::new();
     for address in answer.map_err(|error| Arc::<str>::from(error.to_string()))? {
@@ -206,6 +213,19 @@ mod tests {
         {
             assert!(!denied(good.parse().expect(good)), "{good}");
         }
+    }
+
+    #[test]
+    fn the_name_found_longest_ago_makes_room() {
+        let found =
+            |at: u64| Name { good: Some((Arc::from([]), LocalTime(Duration::from_secs(at)))), ..Name::default() };
+        let mut names = HashMap::from(
+            [("a", found(5)), ("b", found(3)), ("c", Name::default())].map(|(host, name)| (host.to_owned(), name)),
+        );
+        make_room(&mut names);
+        assert!(!names.contains_key("c"), "one that was never found goes first");
+        make_room(&mut names);
+        assert!(names.contains_key("a") && names.len() == 1);
     }
 
     #[tokio::test]

@@ -34,6 +34,7 @@ const PURGE_PAUSE: Duration = Duration::from_millis(5);
 /// The bytes of entries that one message to a follower carries at most (one entry always goes).
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/raft");
 static INSERT: LazyLock<ManyRows> =
     LazyLock::new(|| ManyRows::new("INSERT OR REPLACE INTO log (idx, term, kind, body) VALUES", "(?,?,?,?)", ""));
 
@@ -113,10 +114,7 @@ impl LogStore {
         let mut conn = sql::open_writer(&path, Durability::Full).await?;
         sql::check_version(&mut conn).await?;
         sql::check_whole(&mut conn, &path).await?;
-        sqlx::migrate!("../migrations/raft")
-            .run(&mut conn)
-            .await
-            .map_err(|source| StoreError::Migrate { path: path.clone(), source })?;
+        sql::migrate(&mut conn, &MIGRATIONS, &path).await?;
 
         let found: Option<NodeId> = sql::mark(&mut conn, "node_id").await?;
         match found {

@@ -21,11 +21,12 @@ use super::lock::{DataDir, DirLock};
 use super::snapshot::{self, Snapshot, SnapshotFile, SnapshotMeta, Snapshots};
 use super::sql::{self, Durability, ManyRows};
 use super::types::{EntryId, TypeConfig};
-use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View};
+use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View, verify_snapshot};
 
 /// Entries applied in one transaction. More would only make the first of them wait.
 const ENTRIES_MAX: usize = 512;
 
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/state");
 static PUT_OBJECTS: LazyLock<ManyRows> = LazyLock::new(|| {
     ManyRows::new(
         "INSERT INTO objects (kind, key, body) VALUES",
@@ -69,10 +70,7 @@ impl StateMachine {
         let path = dir.state_db();
         let mut conn = sql::open_writer(&path, Durability::Replayed).await?;
         sql::check_whole(&mut conn, &path).await?;
-        sqlx::migrate!("../migrations/state")
-            .run(&mut conn)
-            .await
-            .map_err(|source| StoreError::Migrate { path: path.clone(), source })?;
+        sql::migrate(&mut conn, &MIGRATIONS, &path).await?;
         let loaded = load(&mut conn).await?;
         let events = EventLog::new(path, loaded.state.meta.revision, loaded.state.meta.compacted_through);
         let reader = StateReader::new(view(&loaded.state, loaded.applied), events);
@@ -203,13 +201,7 @@ impl StateMachine {
         let current = self.snapshots.dir.snapshot();
         let gate = self.snapshots.gate.clone();
         let _gate = gate.lock().await;
-        let found = snapshot::meta_of(&received.path, true).await?;
-        if found.last_log_id != meta.last_log_id {
-            return Err(StoreError::Corrupt {
-                path: received.path,
-                detail: format!("it covers {:?}, not {:?} as was said", found.last_log_id, meta.last_log_id),
-            });
-        }
+        verify_snapshot(&received, meta).await?;
         if received.path != current {
             let dir = self.snapshots.dir.clone();
             let finished = received.path.clone();

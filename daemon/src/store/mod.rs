@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 use baton_core::id::NodeId;
 use baton_core::state::InvalidRow;
 
-pub use events::{EventLog, EventsError, StoredEvent};
+pub use events::{EVENTS_PAGE_MAX, EventLog, EventsError, StoredEvent};
 pub use fatal::Fatal;
 pub use lock::{DataDir, DirLock};
 pub use log::{LogGauge, LogStore};
 pub use machine::StateMachine;
 pub use reader::{Changed, StateReader, View};
-pub use snapshot::{Snapshot, SnapshotFile, SnapshotMeta};
+pub use snapshot::{Snapshot, SnapshotFile, SnapshotMeta, Snapshots};
 pub use types::{Carried, Entry, EntryId, PayloadKind, PeerNode, Proposal, SpeltEntry, TypeConfig};
 
 /// Why the store cannot be opened or used.
@@ -142,6 +142,16 @@ pub struct Opened {
     pub dir: DataDir,
     /// Cancelled when every part has been dropped and the directory is free for the next process.
     pub released: tokio_util::sync::CancellationToken,
+}
+
+/// Checks that a received snapshot is whole and covers what was said, before anything hangs on it.
+pub async fn verify_snapshot(file: &SnapshotFile, meta: &SnapshotMeta) -> Result<(), StoreError> {
+    let found = snapshot::meta_of(&file.path, true).await?;
+    if found.last_log_id == meta.last_log_id {
+        return Ok(());
+    }
+    let detail = format!("it covers {:?}, not {:?} as was said", found.last_log_id, meta.last_log_id);
+    Err(StoreError::Corrupt { path: file.path.clone(), detail })
 }
 
 /// The way in.

@@ -18,7 +18,7 @@ const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
 
 /// How much of a commit must be on disk before it is acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub enum Durability {
+pub(super) enum Durability {
     /// All of it: the log.
     Full,
     /// It may be lost with the power, but only from the end: the state, which is replayed.
@@ -26,7 +26,7 @@ pub enum Durability {
 }
 
 /// Opens a file for writing, and makes it if it is not there.
-pub async fn open_writer(path: &Path, durability: Durability) -> Result<SqliteConnection, StoreError> {
+pub(super) async fn open_writer(path: &Path, durability: Durability) -> Result<SqliteConnection, StoreError> {
     let synchronous = match durability {
         Durability::Full => SqliteSynchronous::Full,
         Durability::Replayed => SqliteSynchronous::Normal,
@@ -46,7 +46,7 @@ pub async fn open_writer(path: &Path, durability: Durability) -> Result<SqliteCo
 }
 
 /// Opens a file for reading only.
-pub async fn open_reader(path: &Path) -> Result<SqliteConnection, StoreError> {
+pub(super) async fn open_reader(path: &Path) -> Result<SqliteConnection, StoreError> {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
@@ -60,7 +60,7 @@ pub async fn open_reader(path: &Path) -> Result<SqliteConnection, StoreError> {
 }
 
 /// Refuses an SQLite that is older than what this program relies on.
-pub async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(conn).await?;
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
@@ -70,8 +70,19 @@ pub async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError
     Ok(())
 }
 
+/// Brings a file's tables to this version. Forward only.
+pub(super) async fn migrate(
+    conn: &mut SqliteConnection,
+    migrations: &sqlx::migrate::Migrator,
+    path: &Path,
+) -> Result<(), StoreError> {
+    // Not `run`: its future is not `Send` in the compiler's eyes, and sqlx offers this for that very case.
+    let result = migrations.run_direct(None, conn, false).await;
+    result.map_err(|source| StoreError::Migrate { path: path.to_owned(), source })
+}
+
 /// Asks SQLite whether the file is whole.
-pub async fn check_whole(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+pub(super) async fn check_whole(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let corrupt = |detail: String| StoreError::Corrupt { path: path.to_owned(), detail };
     match sqlx::query("PRAGMA quick_check(1)").fetch_one(conn).await {
         Ok(row) => {
@@ -88,18 +99,18 @@ const SIZES: [usize; 4] = [64, 16, 4, 1];
 /// An `INSERT` (or the like) for several rows at once: a head, one group of placeholders a row, a tail. One statement is
 /// one hop to SQLite's thread, which is what a row costs most.
 #[derive(Debug)]
-pub struct ManyRows {
+pub(super) struct ManyRows {
     spellings: [String; SIZES.len()],
 }
 
 impl ManyRows {
     /// The statement in all its sizes.
-    pub fn new(head: &str, row: &str, tail: &str) -> Self {
+    pub(super) fn new(head: &str, row: &str, tail: &str) -> Self {
         Self { spellings: SIZES.map(|size| format!("{head} {} {tail}", vec![row; size].join(","))) }
     }
 
     /// Runs it over all rows. `bind` adds one row's values.
-    pub async fn run<T>(
+    pub(super) async fn run<T>(
         &'static self,
         conn: &mut SqliteConnection,
         rows: &[T],
@@ -124,8 +135,8 @@ impl ManyRows {
     }
 }
 
-/// Reads one mark of a file's `marks` table. `schema` is `main`, or the name of an attached file.
-pub async fn mark<T: serde::de::DeserializeOwned>(
+/// Reads one mark of a file's `marks` table.
+pub(super) async fn mark<T: serde::de::DeserializeOwned>(
     conn: &mut SqliteConnection,
     key: &'static str,
 ) -> Result<Option<T>, StoreError> {
@@ -137,7 +148,7 @@ pub async fn mark<T: serde::de::DeserializeOwned>(
 }
 
 /// Writes one mark.
-pub async fn set_mark(conn: &mut SqliteConnection, key: &'static str, value: String) -> Result<(), sqlx::Error> {
+pub(super) async fn set_mark(conn: &mut SqliteConnection, key: &'static str, value: String) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO marks (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
         .bind(key)
         .bind(value)
@@ -147,18 +158,18 @@ pub async fn set_mark(conn: &mut SqliteConnection, key: &'static str, value: Str
 }
 
 /// Copies the whole of a database as it is now, read consistently, into a new file.
-pub async fn vacuum_into(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+pub(super) async fn vacuum_into(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     sqlx::query("VACUUM INTO ?").bind(path.to_string_lossy().into_owned()).execute(conn).await?;
     Ok(())
 }
 
 /// Runs a statement whose text is put together here from constants only.
-pub async fn run(conn: &mut SqliteConnection, text: String) -> Result<(), sqlx::Error> {
+pub(super) async fn run(conn: &mut SqliteConnection, text: String) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(text)).execute(conn).await.map(|_| ())
 }
 
 /// Closes a connection, so that its file is let go of at a known time.
-pub async fn close(conn: SqliteConnection) {
+pub(super) async fn close(conn: SqliteConnection) {
     if let Err(error) = conn.close().await {
         tracing::debug!(%error, "a connection did not close cleanly");
     }

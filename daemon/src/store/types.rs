@@ -196,7 +196,7 @@ impl SpeltEntry {
 }
 
 /// How many bytes an entry's body has, near enough to bound a message by.
-pub fn entry_weight(entry: &Entry) -> usize {
+pub(super) fn entry_weight(entry: &Entry) -> usize {
     /// What an entry costs beside its body; also stands for a membership, of which there are few and small.
     const OVERHEAD: usize = 256;
     match &entry.payload {
