@@ -102,7 +102,7 @@ pub(crate) fn list<T: fmt::Display>(endpoints: &[T]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::view::FieldProblem;
+    use baton_core::json::FieldError;
 
     use super::*;
 
@@ -113,8 +113,8 @@ mod tests {
             code: "invalid_input".to_owned(),
             detail: "2 things are wrong".to_owned(),
             errors: vec![
-                FieldProblem { path: "checks[0].interval".to_owned(), message: "not a duration".to_owned() },
-                FieldProblem { path: "$".to_owned(), message: "too long".to_owned() },
+                FieldError { path: "checks[0].interval".to_owned(), message: "not a duration".to_owned() },
+                FieldError { path: "$".to_owned(), message: "too long".to_owned() },
             ],
             ..Problem::default()
         }));

@@ -57,7 +57,7 @@ pub(super) async fn summary(stage: &mut Stage) -> Result<bool, DemoError> {
     narrator.print(&format!("\n{}", promotions_table(&promotions).render("  ")));
     narrator.print(&format!("\n{}", calls_table(&totals).render("  ")));
     narrator.print(&format!(
-        "  {} turns without a call, for nobody was active; Baton answered {} of {} questions for the active",
+        "  turns without a call, for no active was known: {}; Baton answered {} of {} questions for the active",
         totals.held_back,
         totals.asked - totals.unanswered,
         totals.asked
