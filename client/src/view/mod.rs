@@ -9,7 +9,7 @@ mod service;
 mod stream;
 
 pub use cluster::{ClusterView, Liveness as ProcessLiveness, LocalView, NodeRole, NodeView, Readiness};
-pub use moves::MoveRequest;
+pub use moves::{MoveAnswer, MoveRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use service::{

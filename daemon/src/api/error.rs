@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn without_a_quorum_nothing_happened_and_without_an_answer_it_may_have() {
-        let none = told(ProposeError::NoQuorum.into());
+        let none = told(ProposeError::NoLeader.into());
         assert_eq!((none.0, none.1.code.as_str()), (503, "no_quorum"));
         assert!(none.1.detail.contains("nothing was changed"), "{}", none.1.detail);
         let unknown = told(ProposeError::Unknown.into());
