@@ -29,12 +29,9 @@ pub(crate) struct Wanted {
 impl FromArgs for Wanted {
     fn from_args(args: &mut Args) -> Self {
         let consistency = args.consistency();
-        let after = args.number("after");
-        let cursor = args.number("cursor");
-        if after.is_some() && cursor.is_some() {
-            args.error("cursor", "cannot be given together with `after`: they mean the same");
-        }
-        Self { consistency, after: after.or(cursor), limit: args.limit(), filter: Filter::from_args(args) }
+        // A list is paged by adding `cursor` to its address, so both may be there: the later one is where to go on.
+        let after = args.number("after").max(args.number("cursor"));
+        Self { consistency, after, limit: args.limit(), filter: Filter::from_args(args) }
     }
 }
 
