@@ -1,5 +1,5 @@
-//! The bodies of the API, as types: what the daemon writes and what clients read. Plain data; the daemon makes them from
-//! its state, and nothing here reaches for a socket.
+//! The bodies of the API, as types: what the daemon writes and what clients read. Plain data; the daemon makes them
+//! from its state, and nothing here reaches for a socket.
 
 mod cluster;
 mod moves;

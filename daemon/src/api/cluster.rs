@@ -15,12 +15,12 @@ use super::query::{Consistency, Query};
 use crate::consensus::MemberRole;
 use crate::store::View;
 
-/// A leader that was not heard for so long is none: many heartbeats, and what an election takes. It is also the time after which
-/// default reads give up.
+/// A leader that was not heard for so long is none: many heartbeats, and what an election takes. It is also the time
+/// after which default reads give up.
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// The state hash of the last view that was asked about. The lock is held while it is made, so that many who ask at once cost
-/// one walk over the state.
+/// The state hash of the last view that was asked about. The lock is held while it is made, so that many who ask at
+/// once cost one walk over the state.
 pub(crate) type HashCache = Mutex<Option<(u64, String)>>;
 
 async fn state_hash(cache: &HashCache, view: &Arc<View>) -> Result<String, ApiError> {
@@ -40,8 +40,8 @@ async fn state_hash(cache: &HashCache, view: &Arc<View>) -> Result<String, ApiEr
     Ok(hash)
 }
 
-/// The leader, where a sign of it is recent. Raft names the last one it knew until there is another, which without a quorum
-/// may be never.
+/// The leader, where a sign of it is recent. Raft names the last one it knew until there is another, which without a
+/// quorum may be never.
 pub(crate) fn leader_heard(state: &ApiState) -> Option<NodeId> {
     let recent = state.consensus.staleness().is_some_and(|age| age <= LEADER_SILENCE_MAX);
     state.consensus.status().leader.filter(|_| recent)
@@ -52,7 +52,9 @@ pub(crate) fn leader_heard(state: &ApiState) -> Option<NodeId> {
 /// Always answered from this node's own knowledge, at once and without a quorum: ask several nodes to compare. Equal
 /// `local.applied_index` means equal `local.state_hash`.
 #[utoipa::path(get, path = "/v1/cluster", tag = "cluster", operation_id = "get_cluster",
-    params(("consistency" = Option<String>, Query, description = "Accepted and without effect: the answer is always local")),
+    params(
+        ("consistency" = Option<String>, Query, description = "Accepted, without effect: the answer is always local"),
+    ),
     responses((status = 200, description = "The cluster as this node sees it", body = ClusterView)))]
 pub(crate) async fn cluster(State(state): State<ApiState>, _: Query<Consistency>) -> Result<Answer, ApiError> {
     let view = state.consensus.reader().view();

@@ -66,7 +66,8 @@ pub(crate) enum ApiError {
     },
     /// The `Host` is not one that this node answers to.
     #[error(
-        "this node does not answer to the host \"{host}\": use an IP address or localhost, or add the name to `allowed_hosts`"
+        "this node does not answer to the host \"{host}\": use an IP address or localhost, or add the name to \
+         `allowed_hosts`"
     )]
     HostNotAllowed {
         /// The name.
@@ -213,8 +214,8 @@ impl ApiError {
             return format!("the request failed inside the node; its log tells more under incident {incident}");
         }
         if let Self::Propose(ProposeError::Unknown) = self {
-            return "the request was handed on and no answer came back: it may still happen, or have happened. Look before \
-                    you repeat it"
+            return "the request was handed on and no answer came back: it may still happen, or have happened. Look \
+                    before you repeat it"
                 .to_owned();
         }
         if let Self::Propose(ProposeError::NoLeader) = self {

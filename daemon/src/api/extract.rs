@@ -108,8 +108,9 @@ fn is_too_large(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
 }
 
-/// `application/json`, `application/anything+json`, or nothing said. What `curl -d` says when nobody tells it otherwise is let
-/// through too: the body is read as JSON whatever its name, and pages of other sites are held off by their `Origin`.
+/// `application/json`, `application/anything+json`, or nothing said. What `curl -d` says when nobody tells it otherwise
+/// is let through too: the body is read as JSON whatever its name, and pages of other sites are held off by their
+/// `Origin`.
 fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(given) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let given = String::from_utf8_lossy(given.as_bytes());

@@ -20,7 +20,8 @@ use super::longpoll::read;
 use super::query::{Consistency, Query};
 use super::{ApiState, LOCAL_ACTOR};
 
-/// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it stands.
+/// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it
+/// stands.
 const MOVE_WAIT: Duration = Duration::from_secs(10);
 
 /// The longest reason, in bytes: it is kept in the record and told in events.
@@ -28,8 +29,8 @@ const REASON_MAX: usize = 500;
 
 /// Replace the active, well or not
 ///
-/// Forced: it works on a well active too. It bypasses waiting for the active to be down, never mutual exclusion and never the need
-/// for a proof. `dry_run` only tells what would be done.
+/// Forced: it works on a well active too. It bypasses waiting for the active to be down, never mutual exclusion and
+/// never the need for a proof. `dry_run` only tells what would be done.
 #[utoipa::path(post, path = "/v1/services/{service}/failover", tag = "moves",
     params(("service" = ServiceName, Path, description = "The service's name")),
     request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
