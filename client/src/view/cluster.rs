@@ -39,7 +39,8 @@ pub struct NodeView {
     pub api: Option<String>,
     /// `host:port` that its peers reach it by.
     pub peer: Option<String>,
-    /// Whether it counts as an observer: the leader hears it. Agreed by the cluster, so it stands still without a quorum.
+    /// Whether it counts as an observer: the leader hears it. Agreed by the cluster, so it stands still without a
+    /// quorum.
     pub live: bool,
     /// How long ago the leader heard it last. Only the leader knows; null elsewhere.
     pub last_contact_ms: Option<u64>,

@@ -1,5 +1,5 @@
-//! The bodies of the API, as types: what the daemon writes and what clients read. Plain data; the daemon makes them from
-//! its state, and nothing here reaches for a socket.
+//! The bodies of the API, as types: what the daemon writes and what clients read. Plain data; the daemon makes them
+//! from its state, and nothing here reaches for a socket.
 
 mod cluster;
 mod moves;
@@ -9,7 +9,7 @@ mod service;
 mod stream;
 
 pub use cluster::{ClusterView, Liveness as ProcessLiveness, LocalView, NodeRole, NodeView, Readiness};
-pub use moves::MoveRequest;
+pub use moves::{MoveAnswer, MoveRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use service::{

@@ -1,7 +1,9 @@
 //! What an operator asks for when the active is to be another instance.
 
 use baton_core::id::InstanceId;
+use baton_core::planner::ManualPlan;
 use baton_core::policy::ProofKind;
+use baton_core::transition::Transition;
 use serde::{Deserialize, Serialize};
 
 /// The body of `POST …/failover` and `POST …/switchover`.
@@ -20,4 +22,15 @@ pub struct MoveRequest {
     /// `operator`: you assert that the old active has stopped. Kept in the transition's record with your reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<ProofKind>,
+}
+
+/// What a move is answered with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum MoveAnswer {
+    /// The record of the move: at its end, or so far where the status is 202.
+    Made(Box<Transition>),
+    /// With `dry_run`: what would be done. Nothing was changed.
+    Planned(Box<ManualPlan>),
 }

@@ -15,7 +15,8 @@ use super::{ApiState, views};
 
 /// The active instance, with its token
 ///
-/// 503 `no_active` with the `phase` when there is none. Services with `active_active` have none: their status lists who serves.
+/// 503 `no_active` with the `phase` when there is none. Services with `active_active` have none: their status lists who
+/// serves.
 #[utoipa::path(get, path = "/v1/services/{service}/active", tag = "active", operation_id = "get_active",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 
-const DESCRIPTION: &str = "Baton decides which instance of a service is active, proves that the old one has stopped, and tells \
-everyone. Any node serves any request. Default reads are linearizable; `?consistency=stale` answers from the node's own copy. \
-Errors are `application/problem+json` with a stable `code`. Durations are texts such as `500ms`, times are RFC 3339 in UTC.";
+const DESCRIPTION: &str = "Baton decides which instance of a service is active, proves that the old one has stopped, \
+    and tells everyone. Any node serves any request. Default reads are linearizable; `?consistency=stale` answers from \
+    the node's own copy. Errors are `application/problem+json` with a stable `code`. Durations are texts such as \
+    `500ms`, times are RFC 3339 in UTC.";
 
 /// Tags in the order in which they are read.
 const TAGS: [(&str, &str); 8] = [
@@ -73,7 +74,8 @@ fn complete_responses(document: &mut Value) {
             "schema": { "type": "integer", "format": "int64", "minimum": 0 },
         },
         "Baton-Staleness-Ms": {
-            "description": "Milliseconds since the leader last heard a quorum, or another node its leader; `unknown` where it never has",
+            "description": "Milliseconds since the leader last heard a quorum, or another node its leader; \
+                `unknown` where it never has",
             "schema": { "type": "string", "example": "12" },
         },
     });
@@ -91,7 +93,8 @@ fn complete_responses(document: &mut Value) {
     }
 }
 
-/// Gives request bodies schemas of their own, in which nothing is required: `Spec` is what is answered, `SpecInput` what is sent.
+/// Gives request bodies schemas of their own, in which nothing is required: `Spec` is what is answered, `SpecInput`
+/// what is sent.
 fn split_inputs(document: &mut Value) {
     let mut open: Vec<String> = INPUTS.iter().map(|name| (*name).to_owned()).collect();
     let mut split = BTreeSet::new();

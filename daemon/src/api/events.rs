@@ -14,8 +14,8 @@ use super::query::{Args, Consistency, FromArgs, LIMIT_MAX, Query};
 use super::watch::Filter;
 use crate::store::StoredEvent;
 
-/// How many events one answer looks at to find those that were asked for. A filter that lets little through gets a page that is
-/// short, and a cursor to go on from.
+/// How many events one answer looks at to find those that were asked for. A filter that lets little through gets a page
+/// that is short, and a cursor to go on from.
 const LOOKED_AT_MAX: usize = 10 * LIMIT_MAX;
 
 /// The parameters of the list.
@@ -29,21 +29,19 @@ pub(crate) struct Wanted {
 impl FromArgs for Wanted {
     fn from_args(args: &mut Args) -> Self {
         let consistency = args.consistency();
-        let after = args.number("after");
-        let cursor = args.number("cursor");
-        if after.is_some() && cursor.is_some() {
-            args.error("cursor", "cannot be given together with `after`: they mean the same");
-        }
-        Self { consistency, after: after.or(cursor), limit: args.limit(), filter: Filter::from_args(args) }
+        // A list is paged by adding `cursor` to its address, so both may be there: the later one is where to go on.
+        let after = args.number("after").max(args.number("cursor"));
+        Self { consistency, after, limit: args.limit(), filter: Filter::from_args(args) }
     }
 }
 
 /// Events after a revision, in order
 ///
-/// Behind the compaction: 410 `compacted` with `compacted_through`. `next_cursor` is a revision and can be used as `after` too.
+/// Behind the compaction: 410 `compacted` with `compacted_through`. `next_cursor` is a revision and can be used as
+/// `after` too.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
     params(
-        ("after" = Option<u64>, Query, description = "Only events after this revision (default: the oldest that are kept)"),
+        ("after" = Option<u64>, Query, description = "Only events after this one (default: from the oldest that is kept)"),
         ("limit" = Option<u32>, Query, description = "Items on a page, 1 to 1000 (default 100)"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("service" = Option<String>, Query, description = "Only those of these services, comma-separated"),

@@ -108,12 +108,16 @@ fn is_too_large(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
 }
 
-/// `application/json`, `application/anything+json`, or nothing said.
+/// `application/json`, `application/anything+json`, or nothing said. What `curl -d` says when nobody tells it otherwise
+/// is let through too: the body is read as JSON whatever its name, and pages of other sites are held off by their
+/// `Origin`.
 fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(given) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let given = String::from_utf8_lossy(given.as_bytes());
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let json = essence.strip_prefix("application/").is_some_and(|kind| kind == "json" || kind.ends_with("+json"));
+    let json = essence
+        .strip_prefix("application/")
+        .is_some_and(|kind| kind == "json" || kind.ends_with("+json") || kind == "x-www-form-urlencoded");
     if json { Ok(()) } else { Err(ApiError::MediaType { given: short(&given).to_owned() }) }
 }
 
@@ -248,10 +252,15 @@ mod tests {
             expect_json(&map).is_ok()
         };
         assert!(expect_json(&HeaderMap::new()).is_ok());
-        for good in ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"] {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/merge-patch+json",
+            "application/x-www-form-urlencoded",
+        ] {
             assert!(say(good), "{good}");
         }
-        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", ""] {
+        for bad in ["text/plain", "multipart/form-data", "application/xml", "json", ""] {
             assert!(!say(bad), "{bad}");
         }
     }

@@ -1,4 +1,5 @@
-//! The headers that every answer carries, errors and streams included: how far this node has come, and how old that may be.
+//! The headers that every answer carries, errors and streams included: how far this node has come, and how old that may
+//! be.
 
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};

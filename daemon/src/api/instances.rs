@@ -46,9 +46,10 @@ pub(crate) async fn list(
 
 /// Register an instance or replace its registration
 ///
-/// What is left out gets its default. A `heartbeat` instance gets a new session by every PUT; for a `probe` instance the same
-/// registration again changes nothing.
-#[utoipa::path(put, path = "/v1/services/{service}/instances/{instance}", tag = "instances", operation_id = "put_instance",
+/// What is left out gets its default. A `heartbeat` instance gets a new session by every PUT; for a `probe` instance
+/// the same registration again changes nothing.
+#[utoipa::path(put, path = "/v1/services/{service}/instances/{instance}", tag = "instances",
+    operation_id = "put_instance",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
         ("instance" = InstanceId, Path, description = "The instance's id"),
@@ -93,7 +94,8 @@ pub(crate) async fn put(
 }
 
 /// An instance
-#[utoipa::path(get, path = "/v1/services/{service}/instances/{instance}", tag = "instances", operation_id = "get_instance",
+#[utoipa::path(get, path = "/v1/services/{service}/instances/{instance}", tag = "instances",
+    operation_id = "get_instance",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
         ("instance" = InstanceId, Path, description = "The instance's id"),
@@ -114,7 +116,8 @@ pub(crate) async fn get(
 /// Deregister an instance
 ///
 /// If it is the active, the service has none until the next promotion.
-#[utoipa::path(delete, path = "/v1/services/{service}/instances/{instance}", tag = "instances", operation_id = "delete_instance",
+#[utoipa::path(delete, path = "/v1/services/{service}/instances/{instance}", tag = "instances",
+    operation_id = "delete_instance",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
         ("instance" = InstanceId, Path, description = "The instance's id"),

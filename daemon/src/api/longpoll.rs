@@ -27,7 +27,8 @@ pub(crate) async fn read(state: &ApiState, consistency: Consistency) -> Result<A
 /// revision. `changed` says when what the client asks about changed last, or `None` where it is not there, which is an
 /// answer at once.
 ///
-/// It never answers with a view older than the client's revision: where the node does not get that far in time, it says so.
+/// It never answers with a view older than the client's revision: where the node does not get that far in time, it says
+/// so.
 pub(crate) async fn read_changed(
     state: &ApiState,
     fresh: &Fresh,

@@ -21,7 +21,8 @@ use crate::store::View;
 const REQUESTS: &str = "baton_http_requests_total";
 const SECONDS: &str = "baton_http_request_seconds";
 
-/// Bounds of the latency histogram in seconds: from what a stale read takes to the time by which a default one gives up.
+/// Bounds of the latency histogram in seconds: from what a stale read takes to the time by which a default one gives
+/// up.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 /// Installs the process-wide recorder of `metrics`, once, and returns the handle by which `/metrics` reads it.
@@ -108,7 +109,7 @@ fn set(state: &ApiState, view: &View) {
 
 /// Measurements for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "node",
-    responses((status = 200, description = "Prometheus text format 0.0.4", content_type = "text/plain", body = String)))]
+    responses((status = 200, description = "Prometheus text format", content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(State(state): State<ApiState>, Query(()): Query<()>) -> Result<Response, ApiError> {
     let view = state.consensus.reader().view();
     set(&state, &view);

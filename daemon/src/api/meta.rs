@@ -1,17 +1,13 @@
 //! What supervisors and load balancers ask of the node itself.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use baton_client::view::{Problem, ProcessLiveness, Readiness};
 
 use super::ApiState;
 use super::answer::Answer;
+use super::cluster::leader_heard;
 use super::error::ApiError;
 use super::query::Query;
-
-/// How old this node's knowledge may be for it to be ready: several elections long, so that a change of leader is no alarm.
-const READY_STALENESS: Duration = Duration::from_secs(5);
 
 /// How many log entries this node may be behind for it to be ready: what a busy cluster has under way at any time.
 const READY_BEHIND: u64 = 10_000;
@@ -42,16 +38,12 @@ pub(crate) async fn readyz(State(state): State<ApiState>, Query(()): Query<()>) 
     if state.shutdown.is_cancelled() {
         return not_ready("it is stopping".to_owned());
     }
-    let Some(leader) = state.consensus.leadership().borrow().leader else {
-        return not_ready("it knows no leader".to_owned());
+    let Some(leader) = leader_heard(&state) else {
+        return not_ready(match state.consensus.staleness() {
+            Some(age) => format!("the last sign of a leader with a quorum is {} ms old", age.as_millis()),
+            None => "it has not heard a leader yet".to_owned(),
+        });
     };
-    match state.consensus.staleness() {
-        None => return not_ready("it has not heard its leader yet".to_owned()),
-        Some(age) if age > READY_STALENESS => {
-            return not_ready(format!("the last sign of a quorum is {} ms old", age.as_millis()));
-        }
-        Some(_) => {}
-    }
     let status = state.consensus.status();
     let view = state.consensus.reader().view();
     let behind = status.last_log_index.unwrap_or(0).saturating_sub(view.applied_index);

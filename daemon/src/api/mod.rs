@@ -20,6 +20,8 @@ mod moves;
 mod query;
 mod services;
 mod sse;
+#[cfg(test)]
+mod tests;
 mod transitions;
 mod views;
 mod watch;

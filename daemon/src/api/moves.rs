@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use baton_client::view::{MoveRequest, Problem};
+use baton_client::view::{MoveAnswer, MoveRequest, Problem};
 use baton_core::command::{Command, Done};
 use baton_core::id::{ServiceName, TransitionId};
 use baton_core::json::{FieldError, Json, read as read_fields};
-use baton_core::planner::{ManualMove, ManualPlan, ManualRequest, plan_manual};
+use baton_core::planner::{ManualMove, ManualRequest, plan_manual};
 use baton_core::policy::ProofKind;
 use baton_core::transition::{Transition, TransitionStatus};
 use tokio::time::Instant;
@@ -20,7 +20,8 @@ use super::longpoll::read;
 use super::query::{Consistency, Query};
 use super::{ApiState, LOCAL_ACTOR};
 
-/// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it stands.
+/// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it
+/// stands.
 const MOVE_WAIT: Duration = Duration::from_secs(10);
 
 /// The longest reason, in bytes: it is kept in the record and told in events.
@@ -28,14 +29,14 @@ const REASON_MAX: usize = 500;
 
 /// Replace the active, well or not
 ///
-/// Forced: it works on a well active too. It bypasses waiting for the active to be down, never mutual exclusion and never the need
-/// for a proof. `dry_run` only tells what would be done.
+/// Forced: it works on a well active too. It bypasses waiting for the active to be down, never mutual exclusion and
+/// never the need for a proof. `dry_run` only tells what would be done.
 #[utoipa::path(post, path = "/v1/services/{service}/failover", tag = "moves",
     params(("service" = ServiceName, Path, description = "The service's name")),
     request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
-            body = inline(MoveAnswer)),
+            body = MoveAnswer),
         (status = 202, description = "The move is open: its record so far", body = Transition),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
             `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
@@ -55,7 +56,7 @@ pub(crate) async fn failover(
     request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
-            body = inline(MoveAnswer)),
+            body = MoveAnswer),
         (status = 202, description = "The move is open: its record so far", body = Transition),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
             `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
@@ -67,18 +68,6 @@ pub(crate) async fn switchover(
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     make(&state, &service, ManualMove::Switchover, &body).await
-}
-
-/// What a move is answered with.
-#[derive(utoipa::ToSchema)]
-#[schema(no_recursion)]
-#[expect(dead_code, reason = "says to the OpenAPI document that it is one of the two")]
-#[serde(untagged)]
-pub(crate) enum MoveAnswer {
-    /// The record.
-    Made(Transition),
-    /// With `dry_run`: what would be done.
-    Planned(ManualPlan),
 }
 
 fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
@@ -114,7 +103,7 @@ async fn make(state: &ApiState, service: &ServiceName, wanted: ManualMove, body:
     let mut plan = plan_manual(&view.state, service, &request, state.consensus.now().time, revision)?;
     let command = plan.command.take().filter(|_| !asked.dry_run);
     let Some(command) = command else {
-        return Ok(Answer::json(&plan)?.at(revision));
+        return Ok(Answer::json(&MoveAnswer::Planned(Box::new(plan)))?.at(revision));
     };
     // The move was open already where this only completes it.
     let completed = if let Command::Promote(promote) = &command { Some(promote.transition) } else { None };
@@ -149,7 +138,8 @@ async fn to_its_end(state: &ApiState, id: TransitionId) -> Result<Answer, ApiErr
         if over {
             let record = record.ok_or(ApiError::NoSuchTransition(id))?;
             let status = if open { StatusCode::ACCEPTED } else { StatusCode::OK };
-            return Ok(Answer::json(record.as_ref())?.at(view.state.meta.revision).status(status));
+            let told = MoveAnswer::Made(Box::new(record.as_ref().clone()));
+            return Ok(Answer::json(&told)?.at(view.state.meta.revision).status(status));
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::store::View;
 
 /// All services
 ///
-/// In order of their names. With `after`, a long poll: the answer comes when any service has changed after that revision, or
-/// when `wait` is over.
+/// In order of their names. With `after`, a long poll: the answer comes when any service has changed after that
+/// revision, or when `wait` is over.
 #[utoipa::path(get, path = "/v1/services", tag = "services", operation_id = "list_services",
     params(
         ("consistency" = Option<String>, Query, description = "`linearizable` (default) or `stale`"),
@@ -43,8 +43,8 @@ pub(crate) async fn list(
 
 /// Create a service or replace its spec
 ///
-/// The whole spec: what is left out gets its default. Putting the same spec again changes nothing. `If-Match` with the `ETag`
-/// of an earlier answer insists on that version; `If-None-Match: *` only creates.
+/// The whole spec: what is left out gets its default. Putting the same spec again changes nothing. `If-Match` with the
+/// `ETag` of an earlier answer insists on that version; `If-None-Match: *` only creates.
 #[utoipa::path(put, path = "/v1/services/{service}", tag = "services", operation_id = "put_service",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
@@ -56,7 +56,8 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "It was there; its spec is this one now", body = Stored),
         (status = 201, description = "It is new", body = Stored),
-        (status = 412, description = "The generation is another one", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The generation is another one", body = Problem,
+            content_type = "application/problem+json"),
     ))]
 pub(crate) async fn put(
     State(state): State<ApiState>,
@@ -87,7 +88,8 @@ pub(crate) async fn put(
 
 /// A service's status
 ///
-/// With `after`, a long poll: the answer comes when the service has changed after that revision, or when `wait` is over.
+/// With `after`, a long poll: the answer comes when the service has changed after that revision, or when `wait` is
+/// over.
 #[utoipa::path(get, path = "/v1/services/{service}", tag = "services", operation_id = "get_service",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),

@@ -1,8 +1,8 @@
 //! `GET /v1/watch`: a snapshot, then every event after it, exactly once and in order, on any node.
 //!
-//! A stream is a cursor into the event log, and nothing is queued for it: the connection pulls, the log is asked for what
-//! comes after the cursor. A slow reader is held back by its own connection, and told by `reset` when the log has forgotten
-//! what it had not read yet.
+//! A stream is a cursor into the event log, and nothing is queued for it: the connection pulls, the log is asked for
+//! what comes after the cursor. A slow reader is held back by its own connection, and told by `reset` when the log has
+//! forgotten what it had not read yet.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,11 +31,12 @@ use super::sse::{frame, preamble};
 use super::{ApiState, views};
 use crate::store::{EventsError, StateReader, StoredEvent, View};
 
-/// Events that one pull takes from the log: enough to catch up fast, few enough to hold in memory for each of many streams.
+/// Events that one pull takes from the log: enough to catch up fast, few enough to hold in memory for each of many
+/// streams.
 const BATCH: usize = 256;
 
-/// After this much silence a stream gets a bookmark: it keeps the connection from being taken for dead, and the client's
-/// position from falling behind the events that its filter holds back.
+/// After this much silence a stream gets a bookmark: it keeps the connection from being taken for dead, and the
+/// client's position from falling behind the events that its filter holds back.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
 
 /// Which events a client wants; empty lists want all.
@@ -99,17 +100,17 @@ fn resume_from(headers: &HeaderMap, wanted: &Wanted) -> Result<Option<Revision>,
 
 /// Everything that happens, as it happens (server-sent events)
 ///
-/// Begins with `snapshot` (`id` = its revision), then each event after it: `id` = its revision, `event` = its type, `data` = the
-/// event. With `Last-Event-ID` it begins with the event after that one instead, without gap or repeat, on any node. `reset` says
-/// that this cannot be had (the history is forgotten, or was never this cluster's); a snapshot follows. `bookmark` moves the
-/// client's position past events that its filter holds back.
+/// Begins with `snapshot` (`id` = its revision), then each event after it: `id` = its revision, `event` = its type,
+/// `data` = the event. With `Last-Event-ID` it begins with the event after that one instead, without gap or repeat, on
+/// any node. `reset` says that this cannot be had (the history is forgotten, or was never this cluster's); a snapshot
+/// follows. `bookmark` moves the client's position past events that its filter holds back.
 #[utoipa::path(get, path = "/v1/watch", tag = "events",
     params(
         ("service" = Option<String>, Query, description = "Only events of these services, comma-separated"),
         ("type" = Option<String>, Query, description = "Only events of these types, comma-separated"),
         ("after" = Option<u64>, Query, description = "For those who cannot send headers: like `Last-Event-ID`"),
         ("last_event_id" = Option<u64>, Query, description = "The same"),
-        ("consistency" = Option<String>, Query, description = "`linearizable` (default) or `stale`: how the stream begins"),
+        ("consistency" = Option<String>, Query, description = "`linearizable` (default) or `stale`: how it begins"),
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this revision"),
     ),
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = Event)))]
@@ -119,8 +120,8 @@ pub(crate) async fn watch(
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, ApiError> {
     let resume = resume_from(&headers, &wanted)?;
-    // After the barrier this node holds all that was acknowledged anywhere before the request. So a revision that is still
-    // ahead of it was never given out by this history.
+    // After the barrier this node holds all that was acknowledged anywhere before the request. So a revision that is
+    // still ahead of it was never given out by this history.
     let view = read(&state, wanted.consistency).await?;
     let revision = view.state.meta.revision;
     let ahead = resume.filter(|&n| wanted.consistency == Consistency::Linearizable && n > revision);

@@ -15,14 +15,15 @@ use super::error::ApiError;
 use super::extract::Precondition;
 use crate::store::View;
 
-/// How long an answer waits for this node to apply what the cluster has accepted. A follower is one message behind; one that
-/// is further behind answers without a revision.
+/// How long an answer waits for this node to apply what the cluster has accepted. A follower is one message behind; one
+/// that is further behind answers without a revision.
 const LOCAL_APPLY_WAIT: Duration = Duration::from_secs(1);
 
 /// How often `If-Match: *` looks again when the object changes under it.
 const EXISTS_TRIES: usize = 8;
 
-/// Proposes the command that `command` makes of a generation to insist on. `now` tells the object's generation in a view.
+/// Proposes the command that `command` makes of a generation to insist on. `now` tells the object's generation in a
+/// view.
 pub(crate) async fn propose_if(
     state: &ApiState,
     precondition: Precondition,
