@@ -26,8 +26,8 @@ const QUEUE: usize = 8_192;
 const BATCH_COMMANDS: usize = 256;
 /// Bytes of commands in one batch (one command always goes).
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Batches under way at a time. Enough to keep the disk and the network busy at once; more would only make them smaller.
-const IN_FLIGHT: usize = 4;
+/// Batches under way at a time: one on its way while the next is written. More would only make them smaller.
+const IN_FLIGHT: usize = 2;
 /// How long to rest before asking again when the leader may just be changing and nothing says so yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// What a forwarded proposal leaves of its time for the answer's way back.
