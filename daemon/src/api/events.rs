@@ -41,7 +41,7 @@ impl FromArgs for Wanted {
 /// `after` too.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events",
     params(
-        ("after" = Option<u64>, Query, description = "Only events after this one (default: from the oldest that is kept)"),
+        ("after" = Option<u64>, Query, description = "Only events after this one (default: from the oldest kept)"),
         ("limit" = Option<u32>, Query, description = "Items on a page, 1 to 1000 (default 100)"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("service" = Option<String>, Query, description = "Only those of these services, comma-separated"),
