@@ -54,7 +54,7 @@ fn one_that_nobody_ever_sees_does_not_block_the_first_active_for_ever() {
     world.wait(Millis(2_000));
     world.settle("orders");
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("seen".to_owned()));
-    assert_eq!(world.state.transitions.values().last().expect("a record").kind, TransitionKind::Placement);
+    assert_eq!(world.state.transitions.values().next_back().expect("a record").kind, TransitionKind::Placement);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn two_of_three_observers_move_the_active_in_one_step_with_its_evidence() {
     assert_eq!((&changed.from, &changed.to), (&Some(Some("a".to_owned())), &Some(Some("b".to_owned()))));
     assert_eq!(changed.token.map(|token| token.0), Some(token));
 
-    let record = world.state.transitions.values().last().expect("a record");
+    let record = world.state.transitions.values().next_back().expect("a record");
     assert_eq!((record.kind, record.status), (TransitionKind::Failover, TransitionStatus::Finished));
     assert_eq!(record.evidence.iter().filter(|seen| seen.verdict == Verdict::Down).count(), 2);
     let proof = record.proof.as_ref().expect("a proof");
@@ -206,7 +206,7 @@ fn a_switchover_is_for_two_that_are_well_and_a_failover_for_any() {
     assert_eq!(world.state, before, "planning changes nothing");
     world.must(plan.command.expect("a command"));
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("c".to_owned()));
-    let record = world.state.transitions.values().last().expect("a record");
+    let record = world.state.transitions.values().next_back().expect("a record");
     assert_eq!((record.kind, record.actor.as_deref()), (TransitionKind::Switchover, Some("alice")));
 
     world.verdict(1, "orders", "c", Verdict::Down).expect("taken");
@@ -242,7 +242,7 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
     let plan = plan_manual(&world.state, &service("orders"), &request, world.now, 1).expect("a plan");
     world.must(plan.command.expect("a command"));
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("b".to_owned()));
-    let record = world.state.transitions.values().last().expect("a record");
+    let record = world.state.transitions.values().next_back().expect("a record");
     let proof = record.proof.as_ref().expect("a proof");
     assert_eq!(proof.proof, ProofKind::Operator);
     assert!(proof.evidence.contains("alice") && proof.evidence.contains("maintenance"), "{}", proof.evidence);
@@ -285,7 +285,7 @@ fn a_removed_active_is_replaced_and_its_token_is_never_seen_again() {
     let (active, second) = world.active("orders").expect("an active");
     assert_eq!(active, "b");
     assert!(second > first);
-    let proof = world.state.transitions.values().last().and_then(|record| record.proof.clone()).expect("a proof");
+    let proof = world.state.transitions.values().next_back().and_then(|record| record.proof.clone()).expect("a proof");
     assert_eq!(proof.proof, ProofKind::Token, "somebody held it, so none_needed does not hold");
 }
 

@@ -21,7 +21,7 @@ const FILE_MAX: u64 = 1 << 20;
 /// The flags of `baton serve`. Each is also a key of the file (`node_id`, `data_dir`, …) and a variable `BATON_…`.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Read settings from this TOML file; flags and BATON_* win over it
     #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
     #[serde(skip)]
@@ -63,7 +63,7 @@ pub struct ServeArgs {
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -73,7 +73,7 @@ pub enum LogFormat {
 
 /// What a node runs with: checked, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServeConfig {
+pub(crate) struct ServeConfig {
     /// This node's number.
     pub node_id: NodeId,
     /// Where it keeps its databases.
@@ -113,7 +113,7 @@ impl fmt::Display for ServeConfig {
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -145,7 +145,7 @@ impl fmt::Display for Listed<'_> {
 
 impl ServeArgs {
     /// Fills what is not said from the file, then from the defaults, and checks it all.
-    pub fn resolve(self) -> Result<ServeConfig, ConfigError> {
+    pub(crate) fn resolve(self) -> Result<ServeConfig, ConfigError> {
         let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let said = Self {
             config: None,
@@ -268,7 +268,7 @@ fn parse_cluster(list: &str, node_id: NodeId, problems: &mut Vec<String>) -> BTr
 
 /// `host:port` under which others reach a listener that is bound to `bound`; `seen_as` is this node's own entry in the
 /// initial cluster and lends its host where the listener is bound to every address.
-pub fn advertised(bound: SocketAddr, seen_as: Option<&str>) -> String {
+pub(crate) fn advertised(bound: SocketAddr, seen_as: Option<&str>) -> String {
     let unspecified = match bound.ip() {
         IpAddr::V4(ip) => ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_unspecified(),

@@ -24,7 +24,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// Why a node does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
+pub(crate) enum NodeError {
     /// A listener's address cannot be had.
     #[error("cannot listen on {address} (--{flag}): {source}")]
     Listen {
@@ -61,7 +61,7 @@ pub enum NodeError {
 }
 
 /// Runs a node until it is told to end, by a signal, by its parent or by its own disk.
-pub async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> Result<(), NodeError> {
+pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> Result<(), NodeError> {
     start_log(&config)?;
     allow_many_files();
     // Both addresses are taken before anything is opened: a port in use leaves no trace in the data directory.

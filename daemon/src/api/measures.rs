@@ -82,6 +82,8 @@ fn set(state: &ApiState, view: &View) {
     gauge!("baton_raft_is_leader").set(if status.leader == Some(status.node_id) { 1.0 } else { 0.0 });
     gauge!("baton_raft_applied_index").set(view.applied_index as f64);
     gauge!("baton_raft_last_log_index").set(status.last_log_index.unwrap_or(0) as f64);
+    gauge!("baton_raft_snapshot_index").set(status.snapshot_index.unwrap_or(0) as f64);
+    gauge!("baton_raft_purged_index").set(status.purged_index.unwrap_or(0) as f64);
     gauge!("baton_staleness_seconds").set(state.consensus.staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
     gauge!("baton_revision").set(view.state.meta.revision as f64);
     gauge!("baton_compacted_through").set(view.state.meta.compacted_through as f64);

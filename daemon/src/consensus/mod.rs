@@ -27,9 +27,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use propose::ProposeError;
-pub use read::ReadError;
-pub use status::{MemberRole, MemberStatus, RaftStatus};
+pub(crate) use propose::ProposeError;
+pub(crate) use read::ReadError;
+pub(crate) use status::{MemberRole, RaftStatus};
 
 use crate::net::{self, Limits};
 use crate::store::{DataDir, Fatal, LogGauge, Opened, PeerNode, StateMachine, StateReader, StoreError, TypeConfig};
@@ -39,7 +39,7 @@ use read::ReadRounds;
 use transport::{AddressBook, Channel};
 
 /// Within this a proposal or a read is answered, if only by saying that it cannot be.
-pub const ANSWER_WITHIN: Duration = Duration::from_millis(1_900);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(1_900);
 /// How long the end may take: what does not stop by then dies with the process.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -49,7 +49,7 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 /// most 1.3 s here, and a second try after a split vote still ends within 2 s. Six heartbeats may get lost before
 /// anybody doubts the leader, so that a machine short of CPU does not change leaders for nothing.
 #[derive(Clone, Debug)]
-pub struct Tuning {
+pub(crate) struct Tuning {
     /// How often a leader is heard, in milliseconds.
     pub heartbeat_ms: u64,
     /// The shortest wait before an election, in milliseconds.
@@ -76,7 +76,7 @@ impl Default for Tuning {
 
 /// What consensus needs to start.
 #[derive(Debug)]
-pub struct ConsensusConfig {
+pub(crate) struct ConsensusConfig {
     /// The nodes of the initial cluster with their peer addresses; the same on every node.
     pub members: BTreeMap<NodeId, String>,
     /// Where the peers are listened for.
@@ -87,7 +87,7 @@ pub struct ConsensusConfig {
 
 /// Why consensus does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum ConsensusError {
+pub(crate) enum ConsensusError {
     /// This node is not in the list.
     #[error("node {0} is not in --initial-cluster")]
     NotAMember(NodeId),
@@ -104,7 +104,7 @@ pub enum ConsensusError {
 
 /// Both clocks at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub(crate) struct Now {
     /// The decision clock: exact on the leader, an estimate on a follower.
     pub time: ClusterTime,
     /// This node's wall clock: a label.
@@ -113,7 +113,7 @@ pub struct Now {
 
 /// Who leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     /// The term.
     pub term: u64,
     /// Its leader, where it is known.
@@ -127,7 +127,7 @@ type BatonRaft = Raft<TypeConfig, StateMachine>;
 
 /// This node's part in the cluster. Clones are cheap.
 #[derive(Clone)]
-pub struct Consensus {
+pub(crate) struct Consensus {
     inner: Arc<Inner>,
 }
 
@@ -225,7 +225,7 @@ fn raft_config(tuning: &Tuning) -> Result<Config, openraft::ConfigError> {
 
 impl Consensus {
     /// Joins the cluster with what the store holds, and serves the peers from then on.
-    pub async fn start(config: ConsensusConfig, opened: Opened) -> Result<Self, ConsensusError> {
+    pub(crate) async fn start(config: ConsensusConfig, opened: Opened) -> Result<Self, ConsensusError> {
         let Opened { node_id, log, machine, reader, fatal, dir, released } = opened;
         if !config.members.contains_key(&node_id) {
             return Err(ConsensusError::NotAMember(node_id));
@@ -288,52 +288,47 @@ impl Consensus {
     }
 
     /// Proposes a command, on whatever node, and waits until it has been applied, here too.
-    pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
+    pub(crate) async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
         self.inner.proposer.propose(command).await
     }
 
     /// Waits until this node's view holds everything that was acknowledged, anywhere, before the call.
-    pub async fn barrier(&self) -> Result<(), ReadError> {
+    pub(crate) async fn barrier(&self) -> Result<(), ReadError> {
         self.inner.barrier().await
     }
 
     /// The state of this node, as far as it has applied.
-    pub fn reader(&self) -> &StateReader {
+    pub(crate) fn reader(&self) -> &StateReader {
         &self.inner.reader
     }
 
-    /// This node.
-    pub fn node_id(&self) -> NodeId {
-        self.inner.node_id
-    }
-
     /// Both clocks.
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         self.inner.now()
     }
 
     /// Who leads, as it changes.
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.subscribe()
     }
 
     /// How long ago the leader last heard a quorum, or a follower its leader. `None`: never yet.
-    pub fn staleness(&self) -> Option<Duration> {
+    pub(crate) fn staleness(&self) -> Option<Duration> {
         self.inner.staleness()
     }
 
     /// How Raft is doing.
-    pub fn status(&self) -> RaftStatus {
+    pub(crate) fn status(&self) -> RaftStatus {
         self.inner.status()
     }
 
     /// Waits until this node must stop, which in a healthy life is for ever, and says why.
-    pub async fn failed(&self) -> String {
+    pub(crate) async fn failed(&self) -> String {
         self.inner.fatal.raised().await
     }
 
     /// Leaves: the peers are no longer served, what is under way is given up, the files are closed.
-    pub async fn shutdown(&self) {
+    pub(crate) async fn shutdown(&self) {
         self.inner.shutdown.cancel();
         self.inner.tasks.close();
         let ended = tokio::time::timeout(SHUTDOWN_WITHIN, async {

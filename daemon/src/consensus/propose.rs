@@ -35,7 +35,7 @@ const WAY_BACK: Duration = Duration::from_millis(50);
 
 /// Why a command has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
+pub(crate) enum ProposeError {
     /// Surely not proposed: no leader is known, or it cannot be reached.
     #[error("there is no leader: nothing was changed")]
     NoLeader,
@@ -91,7 +91,22 @@ impl Item {
     }
 
     fn promotions(&self) -> usize {
-        self.commands.iter().filter(|carried| matches!(carried.command(), Command::Promote(_))).count()
+        let mints = |command: &Command| match command {
+            Command::Promote(_) => true,
+            Command::TransitionStart(start) => start.to.is_some(),
+            Command::ClusterCreate { .. }
+            | Command::NodeAnnounce(_)
+            | Command::ObserverLost { .. }
+            | Command::ObserverBack { .. }
+            | Command::ServicePut(_)
+            | Command::ServiceDelete(_)
+            | Command::InstancePut(_)
+            | Command::InstanceDelete(_)
+            | Command::VerdictsRecord(_)
+            | Command::TransitionAbort(_)
+            | Command::EventsCompact { .. } => false,
+        };
+        self.commands.iter().filter(|carried| mints(carried.command())).count()
     }
 
     /// Nobody wants an answer any more, so nobody is harmed when it is given.

@@ -22,7 +22,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a read cannot be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// No leader with a quorum behind it answered in time.
     #[error("no quorum answered in time")]
     NoQuorum,
@@ -106,7 +106,10 @@ impl ReadTask {
             let Some(inner) = inner.upgrade() else { return };
             let mut leadership = inner.leadership.subscribe();
             match inner.round(&mut waiting).await {
-                Some(index) => waiting.drain(..).for_each(|one| drop(one.answer.send(Ok(index)))),
+                Some(index) => waiting.drain(..).for_each(|one| {
+                    // Whoever no longer waits needs no answer.
+                    let _ = one.answer.send(Ok(index));
+                }),
                 None if waiting.is_empty() => {}
                 None => {
                     drop(inner);

@@ -11,7 +11,7 @@ use super::Inner;
 
 /// A member's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberRole {
+pub(crate) enum MemberRole {
     /// It leads.
     Leader,
     /// It votes and follows.
@@ -22,7 +22,7 @@ pub enum MemberRole {
 
 /// One member.
 #[derive(Clone, Debug)]
-pub struct MemberStatus {
+pub(crate) struct MemberStatus {
     /// Its id.
     pub id: NodeId,
     /// Its part, as far as this node knows.
@@ -35,7 +35,7 @@ pub struct MemberStatus {
 
 /// How Raft is doing.
 #[derive(Clone, Debug)]
-pub struct RaftStatus {
+pub(crate) struct RaftStatus {
     /// This node.
     pub node_id: NodeId,
     /// The term.
@@ -46,8 +46,6 @@ pub struct RaftStatus {
     pub members: Vec<MemberStatus>,
     /// The last entry in the log.
     pub last_log_index: Option<u64>,
-    /// The last entry applied here.
-    pub applied_index: Option<u64>,
     /// The last entry in the snapshot.
     pub snapshot_index: Option<u64>,
     /// The last entry purged.
@@ -79,7 +77,6 @@ impl Inner {
             leader: metrics.current_leader,
             members: members.collect(),
             last_log_index: metrics.last_log_index,
-            applied_index: metrics.last_applied.map(|id| id.index),
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
         }

@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const UPKEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs until `shutdown`.
-pub async fn run(consensus: Consensus, shutdown: CancellationToken) {
+pub(crate) async fn run(consensus: Consensus, shutdown: CancellationToken) {
     let mut leadership = consensus.leadership();
     loop {
         let leads = tokio::select! {

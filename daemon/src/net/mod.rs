@@ -25,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one listener allows.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections at a time; more wait in the kernel's backlog.
     pub connections: usize,
     /// How long a client may take for the head of a request, the first one included.
@@ -40,7 +40,7 @@ pub struct Limits {
 
 impl Limits {
     /// For the API: many clients, none of them trusted.
-    pub const API: Self = Self {
+    pub(crate) const API: Self = Self {
         connections: 16_384,
         header_timeout: Duration::from_secs(10),
         streams: 256,
@@ -48,7 +48,7 @@ impl Limits {
         window: 1024 * 1024,
     };
     /// For the peers: few connections, some with large bodies.
-    pub const PEERS: Self = Self {
+    pub(crate) const PEERS: Self = Self {
         connections: 1_024,
         header_timeout: Duration::from_secs(10),
         streams: 1_024,
@@ -59,7 +59,7 @@ impl Limits {
 
 /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) until the token is cancelled, then lets what runs finish for as long
 /// as the limits say. The handlers find the client's address as `ConnectInfo<SocketAddr>`.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     builder
@@ -150,7 +150,7 @@ fn service(
 }
 
 /// Connects with a time-out, without Nagle's delay.
-pub async fn connect(address: &str, patience: Duration) -> std::io::Result<TcpStream> {
+pub(crate) async fn connect(address: &str, patience: Duration) -> std::io::Result<TcpStream> {
     let stream = tokio::time::timeout(patience, TcpStream::connect(address))
         .await
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time"))??;

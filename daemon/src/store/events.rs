@@ -19,11 +19,11 @@ use super::sql;
 /// each it is some megabytes.
 const RECENT: usize = 8_192;
 /// The most events that one call returns, whatever it asks for.
-pub const EVENTS_PAGE_MAX: usize = 1_000;
+pub(crate) const EVENTS_PAGE_MAX: usize = 1_000;
 
 /// An event with its JSON.
 #[derive(Debug)]
-pub struct StoredEvent {
+pub(crate) struct StoredEvent {
     /// Its number.
     pub revision: Revision,
     /// The event.
@@ -34,7 +34,7 @@ pub struct StoredEvent {
 
 /// Why events cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum EventsError {
+pub(crate) enum EventsError {
     /// They have been forgotten.
     #[error("events up to {through} are forgotten")]
     Compacted {
@@ -54,7 +54,7 @@ impl StoredEvent {
 
 /// The events of this node's state.
 #[derive(Debug)]
-pub struct EventLog {
+pub(crate) struct EventLog {
     last: watch::Sender<Revision>,
     recent: RwLock<Recent>,
     path: PathBuf,
@@ -80,17 +80,17 @@ impl EventLog {
     }
 
     /// The revision of the last event.
-    pub fn last(&self) -> Revision {
+    pub(crate) fn last(&self) -> Revision {
         *self.last.borrow()
     }
 
     /// The revision of the last event, as it rises.
-    pub fn watch(&self) -> watch::Receiver<Revision> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Revision> {
         self.last.subscribe()
     }
 
     /// Up to `limit` of the events after `revision`, in order and without a gap. Empty when there are none yet.
-    pub async fn after(&self, revision: Revision, limit: usize) -> Result<Vec<Arc<StoredEvent>>, EventsError> {
+    pub(crate) async fn after(&self, revision: Revision, limit: usize) -> Result<Vec<Arc<StoredEvent>>, EventsError> {
         let limit = limit.min(EVENTS_PAGE_MAX);
         if let Some(found) = self.after_in_memory(revision, limit)? {
             return Ok(found);

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A latch that holds why the node must stop. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Fatal(Arc<Inner>);
+pub(crate) struct Fatal(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -16,7 +16,7 @@ struct Inner {
 
 impl Fatal {
     /// Says that the node must stop. The first reason stays.
-    pub fn raise(&self, reason: impl Into<String>) {
+    pub(crate) fn raise(&self, reason: impl Into<String>) {
         let reason = reason.into();
         if self.0.reason.set(reason.clone()).is_ok() {
             tracing::error!(%reason, "this node must stop");
@@ -25,12 +25,12 @@ impl Fatal {
     }
 
     /// The reason, if the node must stop.
-    pub fn reason(&self) -> Option<&str> {
+    pub(crate) fn reason(&self) -> Option<&str> {
         self.0.reason.get().map(String::as_str)
     }
 
     /// Waits until the node must stop, which in a healthy life is for ever, and says why.
-    pub async fn raised(&self) -> String {
+    pub(crate) async fn raised(&self) -> String {
         self.0.raised.cancelled().await;
         self.reason().unwrap_or_default().to_owned()
     }

@@ -15,7 +15,7 @@ const LOCK_FILE: &str = "LOCK";
 /// Holds the data directory until the last clone is dropped. The kernel lets go of it when the process dies, however it
 /// dies.
 #[derive(Clone, Debug)]
-pub struct DirLock(Arc<Held>);
+pub(crate) struct DirLock(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -33,7 +33,7 @@ impl Drop for Held {
 
 impl DirLock {
     /// Takes the lock, or says who has it.
-    pub fn take(dir: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(LOCK_FILE);
         let io = |source| StoreError::Io { doing: "open the lock file", path: path.clone(), source };
         let mut file =
@@ -56,36 +56,36 @@ impl DirLock {
     }
 
     /// A token that is cancelled when the directory is free again.
-    pub fn released(&self) -> CancellationToken {
+    pub(crate) fn released(&self) -> CancellationToken {
         self.0.released.clone()
     }
 }
 
 /// The parts of the data directory.
 #[derive(Clone, Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     /// The directory.
     pub path: PathBuf,
 }
 
 impl DataDir {
     /// The log file.
-    pub fn raft_db(&self) -> PathBuf {
+    pub(crate) fn raft_db(&self) -> PathBuf {
         self.path.join("raft.db")
     }
 
     /// The state file.
-    pub fn state_db(&self) -> PathBuf {
+    pub(crate) fn state_db(&self) -> PathBuf {
         self.path.join("state.db")
     }
 
     /// The current snapshot.
-    pub fn snapshot(&self) -> PathBuf {
+    pub(crate) fn snapshot(&self) -> PathBuf {
         self.path.join("snapshot.db")
     }
 
     /// A snapshot in the making, here or on its way from the leader. What is left of one is deleted at start.
-    pub fn snapshot_in_the_making(&self, purpose: &str) -> PathBuf {
+    pub(crate) fn snapshot_in_the_making(&self, purpose: &str) -> PathBuf {
         self.path.join(format!("snapshot-{purpose}.tmp"))
     }
 }

@@ -65,11 +65,11 @@ struct Retained {
 
 /// How heavy the retained entries are, for whoever decides when to make a snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct LogGauge(Arc<AtomicUsize>);
+pub(crate) struct LogGauge(Arc<AtomicUsize>);
 
 impl LogGauge {
     /// About how many bytes the retained entries have.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -88,7 +88,7 @@ fn weigh<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> usize {
 
 /// The log of one node. Clones share it.
 #[derive(Clone, Debug)]
-pub struct LogStore {
+pub(crate) struct LogStore {
     retained: Arc<RwLock<Retained>>,
     queue: mpsc::Sender<Write>,
     gauge: LogGauge,
@@ -141,7 +141,7 @@ impl LogStore {
     }
 
     /// How heavy the log is.
-    pub fn gauge(&self) -> LogGauge {
+    pub(crate) fn gauge(&self) -> LogGauge {
         self.gauge.clone()
     }
 

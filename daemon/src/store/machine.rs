@@ -41,7 +41,7 @@ type StoredMembership = StoredMembershipOf<TypeConfig>;
 
 /// The replicated state of one node, and its file.
 #[derive(Debug)]
-pub struct StateMachine {
+pub(crate) struct StateMachine {
     conn: SqliteConnection,
     state: State,
     applied: Option<EntryId>,
@@ -93,7 +93,7 @@ impl StateMachine {
     }
 
     /// The readers' side.
-    pub fn reader(&self) -> &StateReader {
+    pub(crate) fn reader(&self) -> &StateReader {
         &self.reader
     }
 

@@ -21,14 +21,16 @@ use std::path::{Path, PathBuf};
 use baton_core::id::NodeId;
 use baton_core::state::InvalidRow;
 
-pub use events::{EVENTS_PAGE_MAX, EventLog, EventsError, StoredEvent};
-pub use fatal::Fatal;
-pub use lock::{DataDir, DirLock};
-pub use log::{LogGauge, LogStore};
-pub use machine::StateMachine;
-pub use reader::{Changed, StateReader, View};
-pub use snapshot::{Snapshot, SnapshotFile, SnapshotMeta, Snapshots};
-pub use types::{Carried, Entry, EntryId, PayloadKind, PeerNode, Proposal, SpeltEntry, TypeConfig};
+pub(crate) use events::{EventLog, EventsError, StoredEvent};
+pub(crate) use fatal::Fatal;
+pub(crate) use lock::{DataDir, DirLock};
+pub(crate) use log::{LogGauge, LogStore};
+pub(crate) use machine::StateMachine;
+pub(crate) use reader::{Changed, StateReader, View};
+pub(crate) use snapshot::{Snapshot, SnapshotFile, SnapshotMeta};
+#[cfg(test)]
+pub(crate) use types::Entry;
+pub(crate) use types::{Carried, EntryId, PayloadKind, PeerNode, Proposal, SpeltEntry, TypeConfig};
 
 /// Why the store cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +129,7 @@ impl From<StoreError> for std::io::Error {
 
 /// An open store, in the parts that consensus and the readers take.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The node it belongs to.
     pub node_id: NodeId,
     /// The log.
@@ -145,7 +147,7 @@ pub struct Opened {
 }
 
 /// Checks that a received snapshot is whole and covers what was said, before anything hangs on it.
-pub async fn verify_snapshot(file: &SnapshotFile, meta: &SnapshotMeta) -> Result<(), StoreError> {
+pub(crate) async fn verify_snapshot(file: &SnapshotFile, meta: &SnapshotMeta) -> Result<(), StoreError> {
     let found = snapshot::meta_of(&file.path, true).await?;
     if found.last_log_id == meta.last_log_id {
         return Ok(());
@@ -156,11 +158,11 @@ pub async fn verify_snapshot(file: &SnapshotFile, meta: &SnapshotMeta) -> Result
 
 /// The way in.
 #[derive(Debug)]
-pub struct Store;
+pub(crate) struct Store;
 
 impl Store {
     /// Opens the data directory of a node, and makes it if it is not there. Takes the lock first.
-    pub async fn open(dir: &Path, node_id: NodeId) -> Result<Opened, StoreError> {
+    pub(crate) async fn open(dir: &Path, node_id: NodeId) -> Result<Opened, StoreError> {
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Io {
             doing: "make the data directory",
             path: dir.to_owned(),

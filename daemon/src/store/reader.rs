@@ -15,7 +15,7 @@ const CHANGES_KEPT: usize = 1_024;
 
 /// The state after a committed batch.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub(crate) struct View {
     /// The state.
     pub state: State,
     /// The index of the last entry in it.
@@ -26,7 +26,7 @@ pub struct View {
 
 /// What a batch changed.
 #[derive(Clone, Debug)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// These objects.
     Objects(Arc<BTreeSet<Change>>),
     /// Possibly everything: a snapshot was installed.
@@ -35,7 +35,7 @@ pub enum Changed {
 
 /// Reads the state. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct StateReader {
+pub(crate) struct StateReader {
     inner: Arc<Inner>,
 }
 
@@ -55,22 +55,22 @@ impl StateReader {
     }
 
     /// The state as of the last committed batch.
-    pub fn view(&self) -> Arc<View> {
+    pub(crate) fn view(&self) -> Arc<View> {
         self.inner.view.load_full()
     }
 
     /// The applied index, which rises after each published batch.
-    pub fn watch(&self) -> watch::Receiver<u64> {
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.inner.applied.subscribe()
     }
 
     /// What each batch changed, from now on. A receiver that lags must take it that everything changed.
-    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Changed> {
         self.inner.changes.subscribe()
     }
 
     /// The events.
-    pub fn events(&self) -> &EventLog {
+    pub(crate) fn events(&self) -> &EventLog {
         &self.inner.events
     }
 

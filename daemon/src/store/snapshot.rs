@@ -16,13 +16,13 @@ use super::types::{EntryId, TypeConfig};
 use super::{StoreError, sql};
 
 /// What a snapshot covers.
-pub type SnapshotMeta = SnapshotMetaOf<TypeConfig>;
+pub(crate) type SnapshotMeta = SnapshotMetaOf<TypeConfig>;
 /// A snapshot with what it covers.
-pub type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
+pub(crate) type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 
 /// An open snapshot file. Being open it stays readable when a newer one takes its name.
 #[derive(Debug)]
-pub struct SnapshotFile {
+pub(crate) struct SnapshotFile {
     /// Where it is, or was.
     pub path: PathBuf,
     /// The file, opened for reading.
@@ -31,7 +31,7 @@ pub struct SnapshotFile {
 
 impl SnapshotFile {
     /// Opens a file as a snapshot.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(io_error("open the snapshot", path))?;
         Ok(Self { path: path.to_owned(), file })
     }
@@ -90,7 +90,7 @@ pub(super) fn make_current(dir: &DataDir, finished: &Path) -> Result<(), StoreEr
 /// The snapshots of one data directory. The gate is held while the current one is replaced or opened, so that what is
 /// said of a file is true of that file.
 #[derive(Clone, Debug)]
-pub struct Snapshots {
+pub(crate) struct Snapshots {
     pub(super) dir: DataDir,
     pub(super) gate: Arc<Mutex<()>>,
 }

@@ -22,9 +22,9 @@ openraft::declare_raft_types!(
 );
 
 /// The id of a log entry.
-pub type EntryId = LogIdOf<TypeConfig>;
+pub(crate) type EntryId = LogIdOf<TypeConfig>;
 /// A log entry.
-pub type Entry = EntryOf<TypeConfig>;
+pub(crate) type Entry = EntryOf<TypeConfig>;
 
 /// Where a member's peer listener is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl<'de> Deserialize<'de> for Proposal {
 
 /// An entry as it is spelt in the log file and on the wire: its id, the kind of its payload, and the payload's JSON.
 #[derive(Clone, Debug)]
-pub struct SpeltEntry {
+pub(crate) struct SpeltEntry {
     /// Its place in the log.
     pub index: u64,
     /// The term of the leader that wrote it.
@@ -146,7 +146,7 @@ pub struct SpeltEntry {
 /// What kind of payload an entry has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PayloadKind {
+pub(crate) enum PayloadKind {
     /// Nothing: a new leader's first entry.
     Blank,
     /// Commands.
@@ -157,7 +157,7 @@ pub enum PayloadKind {
 
 impl PayloadKind {
     /// The word for the column.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Blank => "blank",
             Self::Commands => "commands",
@@ -166,14 +166,14 @@ impl PayloadKind {
     }
 
     /// The kind that a column's word says.
-    pub fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         [Self::Blank, Self::Commands, Self::Membership].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
 impl SpeltEntry {
     /// The spelling of an entry.
-    pub fn of(entry: &Entry) -> Result<Self, serde_json::Error> {
+    pub(crate) fn of(entry: &Entry) -> Result<Self, serde_json::Error> {
         let (kind, body) = match &entry.payload {
             EntryPayload::Blank => (PayloadKind::Blank, "".into()),
             EntryPayload::Normal(proposal) => (PayloadKind::Commands, proposal.json.clone()),
@@ -185,7 +185,7 @@ impl SpeltEntry {
     }
 
     /// The entry of that spelling.
-    pub fn read(index: u64, term: u64, kind: PayloadKind, body: &str) -> Result<Entry, serde_json::Error> {
+    pub(crate) fn read(index: u64, term: u64, kind: PayloadKind, body: &str) -> Result<Entry, serde_json::Error> {
         let payload = match kind {
             PayloadKind::Blank => EntryPayload::Blank,
             PayloadKind::Commands => EntryPayload::Normal(Proposal::parse(body)?),
