@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_with_its_setting() {
-        let mut all = args(Some("1=a,x=h:1,2=h:2,2=h:3,3=h:2,7"));
+        let mut all = args(Some("1=a,x=h:1,2=h:2,2=h:3,3=h:3,7"));
         all.data_dir = None;
         all.node_id = Some(9);
         all.listen = "0.0.0.0:7400".parse().ok();
@@ -320,7 +320,7 @@ mod tests {
             "node 1: \"a\" is not an address",
             "\"x\" in \"x=h:1\"",
             "node 2 is named twice",
-            "h:2 is given to two nodes",
+            "h:3 is given to two nodes",
             "\"7\" is not NODE=HOST:PORT",
             "node 9 (this one",
         ] {
