@@ -37,7 +37,7 @@ fn the_death_of_the_active_is_told_alike_by_every_node() {
         assert_eq!(first["service"], "db");
         assert_eq!(first["address"], a.address.to_string());
         assert_eq!(first["phase"], "active");
-        assert_eq!(first["fencing"], "advisory", "only an undeclared token proves anything: {first}");
+        assert_eq!(first["fencing"], "enforced", "nobody held it before, so there is nobody to stop: {first}");
         assert!(first["since"].is_string() && first["revision"].is_u64(), "{first}");
 
         let mut stream = Stream::open(cluster.api(follower), "/v1/watch?service=db", None).await;

@@ -100,7 +100,9 @@ impl fmt::Display for ServeConfig {
         writeln!(f, "data_dir = {:?}", self.data_dir.display().to_string())?;
         writeln!(f, "listen = \"{}\"", self.listen)?;
         writeln!(f, "peer_listen = \"{}\"", self.peer_listen)?;
-        writeln!(f, "initial_cluster = \"{}\"", cluster.join(","))?;
+        if !cluster.is_empty() {
+            writeln!(f, "initial_cluster = \"{}\"", cluster.join(","))?;
+        }
         writeln!(f, "allowed_hosts = \"{}\"", self.allowed_hosts.join(","))?;
         let format = match self.log_format {
             LogFormat::Text => "text",
@@ -196,7 +198,12 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
         ));
     }
     let initial_cluster = match said.initial_cluster.as_deref().map(str::trim) {
-        None | Some("") => BTreeMap::new(),
+        None => BTreeMap::new(),
+        // An unset variable in a script must not make three clusters of one out of one of three.
+        Some("") => {
+            problems.push("initial-cluster: is empty: leave it out for a cluster of one".to_owned());
+            BTreeMap::new()
+        }
         Some(list) => parse_cluster(list, node_id, &mut problems),
     };
     if !said.insecure.unwrap_or(false) {

@@ -78,6 +78,8 @@ async fn visit(mut socket: TcpStream, manner: Manner) {
             }
         }
         Manner::StopsHalfway => {
+            // Asked first: a server that talks before it is asked is another kind of sick.
+            let _ = socket.read(&mut request).await;
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").await;
             while socket.read(&mut request).await.is_ok_and(|n| n > 0) {}
         }

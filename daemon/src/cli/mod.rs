@@ -87,7 +87,7 @@ enum Command {
     /// The cluster, its services, who is active and who says what
     #[command(after_help = "Examples:\n  baton status\n  baton status orders -o json | jq '.services[0].active'\n  \
                       baton --endpoint http://10.0.0.1:7400,http://10.0.0.2:7400 status\n\n\
-                      Exit code 5 when a service has nobody to serve it, the cluster has no leader, or a node is lost.")]
+                      Exit code 5 when none of a service's instances serves it, the cluster has no leader, or a node is lost.")]
     Status(status::StatusArgs),
     /// Follow what happens, one line an event
     #[command(after_help = "Examples:\n  baton watch\n  baton watch --service orders --type active.changed\n  \

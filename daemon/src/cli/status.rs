@@ -46,7 +46,7 @@ pub(super) async fn run(global: &GlobalArgs, args: StatusArgs) -> Result<Exit, C
     };
     data(&text);
     let well = !stale
-        && status.services.iter().all(served)
+        && status.services.iter().all(|service| service.instances.is_empty() || served(service))
         && (args.service.is_some() || (status.cluster.leader.is_some() && status.cluster.nodes.iter().all(|n| n.live)));
     Ok(if well { Exit::Done } else { Exit::Unhealthy })
 }
