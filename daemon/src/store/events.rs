@@ -65,15 +65,26 @@ pub(crate) struct EventLog {
 #[derive(Debug, Default)]
 struct Recent {
     compacted_through: Revision,
+    /// Events up to here are in the table; later ones are only here.
+    written: Revision,
     // Without gaps, up to the last one.
     ring: VecDeque<Arc<StoredEvent>>,
+}
+
+impl Recent {
+    /// Lets go of the oldest beyond what is kept, but never of one that is not in the table yet.
+    fn shrink(&mut self) {
+        let surplus = self.ring.len().saturating_sub(RECENT);
+        let written = self.ring.partition_point(|event| event.revision <= self.written);
+        self.ring.drain(..surplus.min(written));
+    }
 }
 
 impl EventLog {
     pub(super) fn new(path: PathBuf, last: Revision, compacted_through: Revision) -> Self {
         Self {
             last: watch::Sender::new(last),
-            recent: RwLock::new(Recent { compacted_through, ring: VecDeque::new() }),
+            recent: RwLock::new(Recent { compacted_through, written: last, ring: VecDeque::new() }),
             path,
             older: Mutex::new(None),
         }
@@ -158,10 +169,16 @@ impl EventLog {
                 recent.ring.clear();
             }
             recent.ring.extend(events);
-            let surplus = recent.ring.len().saturating_sub(RECENT);
-            recent.ring.drain(..surplus);
+            recent.shrink();
         }
         self.last.send_replace(last);
+    }
+
+    /// Events up to `revision` are in the table from now on.
+    pub(super) fn written(&self, revision: Revision) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.written = recent.written.max(revision);
+        recent.shrink();
     }
 
     /// Starts over after a snapshot was installed: the table is another one.
@@ -169,6 +186,7 @@ impl EventLog {
         {
             let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
             recent.compacted_through = compacted_through;
+            recent.written = last;
             recent.ring.clear();
         }
         self.last.send_replace(last);

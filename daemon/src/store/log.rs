@@ -11,7 +11,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_core::id::NodeId;
 use openraft::alias::VoteOf;
@@ -31,6 +31,8 @@ const QUEUE: usize = 1_024;
 const PURGE_ROWS: u64 = 1_000;
 /// How long the writer rests between such deletions when it has nothing else to do.
 const PURGE_PAUSE: Duration = Duration::from_millis(5);
+/// How often it is written at least how far is committed, when appends go on without anything else.
+const COMMITTED_EVERY: Duration = Duration::from_secs(1);
 /// The bytes of entries that one message to a follower carries at most (one entry always goes).
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -130,7 +132,8 @@ impl LogStore {
         gauge.add(weigh(retained.entries.values()));
         let (queue, waiting) = mpsc::channel(QUEUE);
         let low = retained.entries.keys().next().copied().unwrap_or(u64::MAX);
-        let writer = Writer { conn, fatal, _lock: lock, low, doomed: None };
+        let writer =
+            Writer { conn, fatal, _lock: lock, low, doomed: None, committed: None, committed_at: Instant::now() };
         tokio::spawn(writer.run(waiting));
         Ok(Self { retained: Arc::new(RwLock::new(retained)), queue, gauge, is_new: found.is_none() })
     }
@@ -209,6 +212,11 @@ struct Writer {
     low: u64,
     /// Rows up to here are purged and wait for their deletion.
     doomed: Option<u64>,
+    /// How far is committed, where that is not in the file yet. A start that knows less hears the rest from the leader, so
+    /// it is never worth a transaction, let alone an fsync, of its own.
+    committed: Option<String>,
+    /// When it was last written.
+    committed_at: Instant,
 }
 
 impl Writer {
@@ -248,7 +256,6 @@ impl Writer {
     /// Everything that has gathered, in its order, in one transaction.
     async fn commit(&mut self, batch: &mut Vec<Write>, done: &mut Vec<Done>) -> Result<(), sqlx::Error> {
         let mut rows: Vec<SpeltEntry> = Vec::new();
-        let mut committed = None;
         // Everyone is to be answered, whatever fails: so the callbacks are taken out first.
         let mut steps = Vec::with_capacity(batch.len());
         for write in batch.drain(..) {
@@ -261,7 +268,7 @@ impl Writer {
                     done.push(Done::Ack(ack));
                     steps.push(Step::Vote(json));
                 }
-                Write::Committed(json) => committed = Some(json),
+                Write::Committed(json) => self.committed = Some(json),
                 Write::Truncate { from, ack } => {
                     done.push(Done::Ack(ack));
                     steps.push(Step::Truncate(from));
@@ -271,6 +278,23 @@ impl Writer {
                     steps.push(Step::Purge(through, id));
                 }
             }
+        }
+        if steps.is_empty() && self.doomed.is_none() {
+            return Ok(());
+        }
+        let committed_is_due = self.committed.is_some() && self.committed_at.elapsed() >= COMMITTED_EVERY;
+        if self.doomed.is_none() && !committed_is_due && steps.iter().all(|step| matches!(step, Step::Insert(_))) {
+            // The common case: one statement is a transaction by itself, and each further one is a hop to SQLite's thread.
+            for step in &mut steps {
+                if let Step::Insert(entries) = step {
+                    rows.append(entries);
+                }
+            }
+            if ManyRows::is_one_statement(rows.len()) {
+                return insert(&mut self.conn, &mut rows, &mut self.low).await;
+            }
+            steps = vec![Step::Insert(rows)];
+            rows = Vec::new();
         }
         let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await?;
         for step in steps {
@@ -289,8 +313,9 @@ impl Writer {
             }
         }
         insert(&mut tx, &mut rows, &mut self.low).await?;
-        if let Some(json) = committed {
+        if let Some(json) = self.committed.take() {
             sql::set_mark(&mut tx, "committed", json).await?;
+            self.committed_at = Instant::now();
         }
         if let Some(through) = self.doomed {
             let upto = through.min(self.low.saturating_add(PURGE_ROWS));

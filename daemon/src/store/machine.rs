@@ -1,15 +1,14 @@
-//! The state machine: takes committed entries, lets `core::apply` change the state, and writes what changed, the events
-//! and the applied index in one transaction. Only after the commit does anybody hear of it: first the readers, then the
-//! proposers. Nothing here decides; nothing here reads a clock.
+//! The state machine: takes committed entries, lets `core::apply` change the state, publishes it, answers the proposers, and
+//! hands what changed to the writer of the state file. The entries are safe in the log of a majority by then; the file
+//! follows. Nothing here decides; nothing here reads a clock.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::mem;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use baton_core::apply::apply_batch;
 use baton_core::command::Reply;
-use baton_core::id::Revision;
 use baton_core::state::{Change, Row, RowKind, State};
 use futures_util::{Stream, TryStreamExt};
 use openraft::alias::StoredMembershipOf;
@@ -19,42 +18,37 @@ use sqlx::{Connection, Row as _, SqliteConnection};
 
 use super::lock::{DataDir, DirLock};
 use super::snapshot::{self, Snapshot, SnapshotFile, SnapshotMeta, Snapshots};
-use super::sql::{self, Durability, ManyRows};
+use super::sql::{self, Durability};
 use super::types::{EntryId, TypeConfig};
-use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View, verify_snapshot};
+use super::writer::{Applied, StateWriter};
+use super::{Changed, EventLog, Fatal, StateReader, StoreError, StoredEvent, View, chain, verify_snapshot};
 
 /// Entries applied in one transaction. More would only make the first of them wait.
 const ENTRIES_MAX: usize = 512;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/state");
-static PUT_OBJECTS: LazyLock<ManyRows> = LazyLock::new(|| {
-    ManyRows::new(
-        "INSERT INTO objects (kind, key, body) VALUES",
-        "(?,?,?)",
-        "ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body",
-    )
-});
-static PUT_EVENTS: LazyLock<ManyRows> =
-    LazyLock::new(|| ManyRows::new("INSERT INTO events (revision, service, type, body) VALUES", "(?,?,?,?)", ""));
 
 type StoredMembership = StoredMembershipOf<TypeConfig>;
 
 /// The replicated state of one node, and its file.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
-    conn: SqliteConnection,
     state: State,
     applied: Option<EntryId>,
     membership: StoredMembership,
-    /// Events up to here are gone from the table.
-    compacted: Revision,
     snapshots: Snapshots,
+    writer: StateWriter,
     reader: StateReader,
     fatal: Fatal,
-    _lock: DirLock,
 }
 
-/// Entries that have been applied in memory and not yet written.
+impl Drop for StateMachine {
+    fn drop(&mut self) {
+        self.writer.close();
+    }
+}
+
+/// Entries that have been applied and not yet told of.
 #[derive(Default)]
 struct Work {
     entries: usize,
@@ -74,16 +68,16 @@ impl StateMachine {
         let loaded = load(&mut conn).await?;
         let events = EventLog::new(path, loaded.state.meta.revision, loaded.state.meta.compacted_through);
         let reader = StateReader::new(view(&loaded.state, loaded.applied), events);
+        let compacted = loaded.state.meta.compacted_through;
+        let writer = StateWriter::start(conn, compacted, reader.clone(), fatal.clone(), lock);
         Ok(Self {
-            conn,
-            compacted: loaded.state.meta.compacted_through,
             state: loaded.state,
             applied: loaded.applied,
             membership: loaded.membership,
-            snapshots: Snapshots::new(dir.clone()),
+            snapshots: Snapshots::new(dir.clone(), writer.clone()),
+            writer,
             reader,
             fatal,
-            _lock: lock,
         })
     }
 
@@ -95,6 +89,12 @@ impl StateMachine {
     /// The readers' side.
     pub(crate) fn reader(&self) -> &StateReader {
         &self.reader
+    }
+
+    /// Waits until all that was applied is in the file.
+    #[cfg(test)]
+    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        self.writer.flush().await
     }
 
     fn take(&mut self, work: &mut Work, item: EntryResponder<TypeConfig>) -> Result<(), StoreError> {
@@ -122,63 +122,23 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Writes the work in one transaction; then, and only then, tells everybody.
-    async fn commit(&mut self, work: Work) -> Result<(), StoreError> {
+    /// Tells everybody: the readers, the proposers, and the writer of the file, whose queue may be full.
+    async fn tell(&mut self, work: Work) -> Result<(), StoreError> {
         if work.entries == 0 {
             return Ok(());
         }
-        let mut written: Vec<Row> = Vec::with_capacity(work.changes.len());
-        let mut gone: Vec<&Change> = Vec::new();
-        for change in &work.changes {
-            match self.state.row(change)? {
-                Some(row) => written.push(row),
-                None => gone.push(change),
-            }
-        }
-        let mark = |source| StoreError::Unreadable { what: "mark of this very batch", source };
-        let applied = serde_json::to_string(&self.applied).map_err(mark)?;
+        let Work { changes, events, answers, membership_changed, .. } = work;
         let through = self.state.meta.compacted_through;
-
-        let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await?;
-        PUT_OBJECTS
-            .run(&mut tx, &written, |query, row| {
-                query.bind(row.kind.as_str()).bind(row.key.as_str()).bind(row.body.as_str())
-            })
-            .await?;
-        for change in gone {
-            sqlx::query("DELETE FROM objects WHERE kind = ? AND key = ?")
-                .bind(change.kind().as_str())
-                .bind(change.key())
-                .execute(&mut *tx)
-                .await?;
-        }
-        PUT_EVENTS
-            .run(&mut tx, &work.events, |query, stored| {
-                query
-                    .bind(stored.revision.cast_signed())
-                    .bind(stored.event.service.as_ref().map(ToString::to_string))
-                    .bind(stored.event.kind.as_str())
-                    .bind(String::from_utf8_lossy(&stored.json).into_owned())
-            })
-            .await?;
-        if through > self.compacted {
-            sqlx::query("DELETE FROM events WHERE revision <= ?").bind(through.cast_signed()).execute(&mut *tx).await?;
-        }
-        sql::set_mark(&mut tx, "applied", applied).await?;
-        if work.membership_changed {
-            let membership = serde_json::to_string(&self.membership).map_err(mark)?;
-            sql::set_mark(&mut tx, "membership", membership).await?;
-        }
-        tx.commit().await?;
-
-        self.compacted = through;
-        let changed = (!work.changes.is_empty()).then(|| Changed::Objects(Arc::new(work.changes)));
-        let events = work.events;
-        self.reader.publish(view(&self.state, self.applied), changed, |log| log.extend(events, through));
-        for (responder, replies) in work.answers {
+        // Into the memory's ring before the file: an event is always to be had from one of the two.
+        let published = events.clone();
+        let changed = (!changes.is_empty()).then(|| Changed::Objects(Arc::new(changes.clone())));
+        self.reader.publish(view(&self.state, self.applied), changed, |log| log.extend(published, through));
+        for (responder, replies) in answers {
             responder.send(replies);
         }
-        Ok(())
+        let membership = membership_changed.then(|| self.membership.clone());
+        let applied = Applied { changes, events, state: self.state.clone(), applied: self.applied, membership };
+        self.writer.hand_over(applied).await
     }
 
     async fn apply_all<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -189,10 +149,10 @@ impl StateMachine {
         while let Some(item) = entries.try_next().await? {
             self.take(&mut work, item)?;
             if work.entries >= ENTRIES_MAX {
-                self.commit(mem::take(&mut work)).await?;
+                self.tell(mem::take(&mut work)).await?;
             }
         }
-        Ok(self.commit(work).await?)
+        Ok(self.tell(work).await?)
     }
 
     /// Replaces the state by a snapshot's. The file becomes the current snapshot first: a crash in between is mended at
@@ -210,18 +170,19 @@ impl StateMachine {
             })??;
         }
         let quoted = current.to_string_lossy().replace('\'', "''");
-        sql::run(&mut self.conn, format!("ATTACH '{quoted}' AS snap")).await?;
-        let copied = copy_attached(&mut self.conn).await;
+        let mut conn = self.writer.take_over().await;
+        sql::run(&mut conn, format!("ATTACH '{quoted}' AS snap")).await?;
+        let copied = copy_attached(&mut conn).await;
         // Also after a failure, so that the connection is what it was.
-        let detached = sql::run(&mut self.conn, "DETACH snap".to_owned()).await;
+        let detached = sql::run(&mut conn, "DETACH snap".to_owned()).await;
         copied?;
         detached?;
 
-        let loaded = load(&mut self.conn).await?;
+        let loaded = load(&mut conn).await?;
+        drop(conn);
         self.state = loaded.state;
         self.applied = loaded.applied;
         self.membership = loaded.membership;
-        self.compacted = self.state.meta.compacted_through;
         let (last, through) = (self.state.meta.revision, self.state.meta.compacted_through);
         let view = view(&self.state, self.applied);
         self.reader.publish(view, Some(Changed::Everything), |log| log.reset(last, through));
@@ -232,17 +193,6 @@ impl StateMachine {
     fn stop_on_error<T>(&self, doing: &str, result: Result<T, io::Error>) -> Result<T, io::Error> {
         result.inspect_err(|error| self.fatal.raise(format!("cannot {doing}: {}", chain(error))))
     }
-}
-
-/// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn view(state: &State, applied: Option<EntryId>) -> View {

@@ -15,6 +15,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod types;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,12 @@ pub(crate) use types::{Carried, EntryId, PayloadKind, PeerNode, Proposal, SpeltE
 /// Why the store cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The writer of the state file has stopped, and with it this node.
+    #[error("the state file is no longer written: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
     /// Another process has the directory.
     #[error(
         "{} is in use by another baton process (pid {holder}): stop that one, or give this one its own --data-dir",
@@ -185,4 +192,15 @@ impl Store {
         let reader = machine.reader().clone();
         Ok(Opened { node_id, log, machine, reader, fatal, dir, released })
     }
+}
+
+/// An error with its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

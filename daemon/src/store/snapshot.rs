@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::lock::DataDir;
 use super::types::{EntryId, TypeConfig};
+use super::writer::StateWriter;
 use super::{StoreError, sql};
 
 /// What a snapshot covers.
@@ -93,11 +94,12 @@ pub(super) fn make_current(dir: &DataDir, finished: &Path) -> Result<(), StoreEr
 pub(crate) struct Snapshots {
     pub(super) dir: DataDir,
     pub(super) gate: Arc<Mutex<()>>,
+    writer: StateWriter,
 }
 
 impl Snapshots {
-    pub(super) fn new(dir: DataDir) -> Self {
-        Self { dir, gate: Arc::new(Mutex::new(())) }
+    pub(super) fn new(dir: DataDir, writer: StateWriter) -> Self {
+        Self { dir, gate: Arc::new(Mutex::new(())), writer }
     }
 
     /// The current snapshot, if there is one.
@@ -122,6 +124,8 @@ impl Snapshots {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(io_error("remove the unfinished snapshot", &path)(source)),
         }
+        // What was applied before is in it, so that the log can be purged as far as whoever asked expects.
+        self.writer.flush().await?;
         let mut conn = sql::open_reader(&self.dir.state_db()).await?;
         let copied = sql::vacuum_into(&mut conn, &path).await;
         sql::close(conn).await;

@@ -94,7 +94,7 @@ pub(super) async fn check_whole(conn: &mut SqliteConnection, path: &Path) -> Res
 }
 
 /// How many rows one statement may carry, largest first. Fixed sizes, so that the statements stay prepared.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+const SIZES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// An `INSERT` (or the like) for several rows at once: a head, one group of placeholders a row, a tail. One statement is
 /// one hop to SQLite's thread, which is what a row costs most.
@@ -107,6 +107,11 @@ impl ManyRows {
     /// The statement in all its sizes.
     pub(super) fn new(head: &str, row: &str, tail: &str) -> Self {
         Self { spellings: SIZES.map(|size| format!("{head} {} {tail}", vec![row; size].join(","))) }
+    }
+
+    /// Whether so many rows are one statement, which needs no transaction around it.
+    pub(super) fn is_one_statement(rows: usize) -> bool {
+        SIZES.contains(&rows)
     }
 
     /// Runs it over all rows. `bind` adds one row's values.

@@ -267,6 +267,7 @@ async fn a_state_behind_the_purged_log_is_mended_from_the_snapshot() {
     let mut opened = Store::open(dir.path(), NODE).await.expect("opens");
     append(&mut opened.log, history()).await;
     apply(&mut opened.machine, history()[..=10].to_vec()).await;
+    opened.machine.flush().await.expect("written");
     // What a power loss can leave: the state file as it was a while ago.
     let mut conn = sql::open_reader(&dir.path().join("state.db")).await.expect("opens");
     sql::vacuum_into(&mut conn, &young).await.expect("copies");
