@@ -219,6 +219,9 @@ pub struct Promote {
     /// The word behind the proof `operator`, where the transition does not carry it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<Assertion>,
+    /// The operator who completes an open move that waits; `None` for Baton itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
 }
 
 /// Gives up an open transition.

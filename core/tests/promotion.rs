@@ -406,3 +406,35 @@ fn only_the_open_transition_can_be_completed() {
     // The same command once more, as after a retried answer.
     assert!(matches!(world.refused(Command::Promote(promote)), Refusal::MovedOn { .. }));
 }
+
+#[test]
+fn switching_automatic_off_stops_a_plan_that_was_made_before() {
+    let mut world = World::orders();
+    world.everyone_says("orders", "a", Verdict::Down);
+    let planned = world.plan("orders").command.expect("a failover is planned");
+    world.put_service("orders", |spec| spec.failover.automatic = false);
+    assert!(matches!(world.refused(planned), Refusal::MovedOn { .. }));
+    assert_eq!(world.active("orders").map(|(id, _)| id), Some("a".to_owned()));
+}
+
+#[test]
+fn an_open_move_waits_for_an_operator_once_automatic_is_off() {
+    let mut world = World::orders();
+    for id in ["b", "c", "a"] {
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.settle("orders");
+    world.put_service("orders", |spec| spec.failover.automatic = false);
+    world.everyone_says("orders", "c", Verdict::Up);
+    world.settle("orders");
+    assert_eq!(world.active("orders"), None, "nobody asked for it");
+    assert!(world.plan("orders").report.summary.contains("automatic is off"));
+
+    let refused = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Switchover, None), world.now, 1);
+    assert!(matches!(refused, Err(Refusal::TransitionInProgress { .. })), "{refused:?}");
+    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
+    world.must(plan.expect("a plan").command.expect("a command"));
+    assert_eq!(world.active("orders").map(|(id, _)| id), Some("c".to_owned()));
+    let record = world.state.transitions.values().next_back().expect("a record");
+    assert_eq!(record.actor.as_deref(), Some("alice"), "who completes it answers for it");
+}

@@ -200,6 +200,7 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
                 },
                 proof: ProofKind::Token,
                 assertion: None,
+                actor: None,
             }))
         }
         Act::Abort { service } => Some(Command::TransitionAbort(TransitionAbort {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use baton_core::command::{Command, NodeAnnounce};
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -92,8 +93,15 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     let tasks = TaskTracker::new();
     let state = api::ApiState::new(consensus.clone(), metrics, config.allowed_hosts.clone(), shutdown.clone());
     tasks.spawn(net::serve(api_listener, api::router(state), Limits::API, shutdown.clone()));
-    tasks.spawn(monitor::run(config.node_id, consensus.clone(), shutdown.clone()));
-    tasks.spawn(controller::run(consensus.clone(), shutdown.clone()));
+    let vital = |what, task: BoxFuture<'static, ()>| {
+        let vital = consensus.vital(what);
+        tasks.spawn(async move {
+            let _vital = vital;
+            task.await;
+        });
+    };
+    vital("the monitor", Box::pin(monitor::run(config.node_id, consensus.clone(), shutdown.clone())));
+    vital("the controller", Box::pin(controller::run(consensus.clone(), shutdown.clone())));
     tasks.spawn(announce_until_known(announce, consensus.clone(), shutdown.clone()));
     tasks.close();
 

@@ -74,11 +74,15 @@ impl Entry<'_> {
         }
         let cause = start.trigger.cause.filter(|cause| (1..=self.state.meta.revision).contains(cause));
         let holds = match start.kind {
-            TransitionKind::Placement => start.seen_token.is_none() && cause.is_some() && start.to.is_some(),
+            TransitionKind::Placement => {
+                let target = start.to.as_ref().and_then(|to| service.instances.get(&to.instance));
+                start.seen_token.is_none() && target.is_some_and(|target| cause == Some(target.health_revision))
+            }
             TransitionKind::Failover => leaving
                 .is_some_and(|active| active.health == Health::Unhealthy && cause == Some(active.health_revision)),
             TransitionKind::Switchover | TransitionKind::Failback => false,
         };
+        let holds = holds && service.moves_by_itself();
         if holds { Ok(()) } else { Err(moved_on(format!("the cause for a {} of \"{}\"", start.kind, service.name))) }
     }
 
@@ -192,6 +196,10 @@ impl Entry<'_> {
         let Some(open) = open else {
             return Err(moved_on(format!("{} of \"{}\"", promote.transition, promote.service)));
         };
+        let asked = promote.actor.is_some() || open.actor.is_some();
+        if !asked && !service.moves_by_itself() {
+            return Err(moved_on(format!("whether \"{}\" moves by itself", promote.service)));
+        }
         let target = target(&service, &promote.to)?;
         if let Some(why) = not_eligible(&service, target, None, self.now) {
             return Err(Refusal::NotEligible { instance: promote.to.instance.clone(), why });
@@ -210,6 +218,13 @@ impl Entry<'_> {
         }
         if !self.token_is_free() {
             return Err(moved_on("the token of this log entry: one promotion an entry"));
+        }
+        if let Some(actor) = &promote.actor {
+            // Whoever completes a move that waited answers for it.
+            let mut taken = Transition::clone(&open);
+            taken.actor = Some(actor.clone());
+            taken.steps.push(self.step("taken_over", format!("{actor} completes it")));
+            self.store_transition(taken);
         }
         let token = self.complete(&service, promote.transition, &promote.to, proof)?;
         Ok(Done::Promoted { token })

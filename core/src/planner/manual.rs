@@ -72,8 +72,10 @@ pub fn plan_manual(
     let asserted = request.asserts_stopped.then_some(ProofKind::Operator);
     let active = service.assignment.active.as_ref();
     let open = state.open_transition(service);
+    // A move that is open waits for a candidate, a proof or an operator, and a failover completes it. A switchover is
+    // something else.
     if let Some(open) = open
-        && !request.asserts_stopped
+        && request.wanted == ManualMove::Switchover
     {
         return Err(Refusal::TransitionInProgress { service: name.clone(), transition: open.id });
     }
@@ -92,13 +94,15 @@ pub fn plan_manual(
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
     let command = match open {
-        // A move is open and waits for a proof: the operator's word is that proof.
         Some(open) => Command::Promote(Promote {
             service: name.clone(),
             transition: open.id,
             to: seen(to),
-            proof: ProofKind::Operator,
-            assertion: Some(Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
+            proof: proof.proof,
+            assertion: request
+                .asserts_stopped
+                .then(|| Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
+            actor: Some(request.actor.clone()),
         }),
         None => Command::TransitionStart(TransitionStart {
             service: name.clone(),

@@ -194,7 +194,12 @@ impl Planner<'_> {
         let best =
             self.named(&open).or_else(|| self.gate_candidate(leaving.as_ref())).or_else(|| self.gate_candidate(None));
         let proof = self.gate_proof(Some(&open));
+        let moves = open.actor.is_some() || self.gate_automatic(self.service.moves_by_itself());
         match (best, proof) {
+            (Some(to), true) if !moves => {
+                let why = "failover.automatic is off: an operator may POST …/failover to complete it";
+                (Decision::Hold, format!("{} waits: \"{}\" may be promoted, but {why}.", open.id, to.id), None)
+            }
             (Some(to), true) => {
                 let summary = format!("{} of \"{}\": promoting \"{}\".", open.id, self.service.name, to.id);
                 (Decision::Promote, summary, self.promote(&open, &to))
@@ -216,6 +221,7 @@ impl Planner<'_> {
             to: seen(to),
             proof: proof.proof,
             assertion: None,
+            actor: None,
         }))
     }
 

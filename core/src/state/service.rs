@@ -98,6 +98,11 @@ impl Service {
         instance.registration.overrides.checks.as_deref().unwrap_or(&self.spec.checks)
     }
 
+    /// Whether Baton may move it without being asked. The first active of a service is always placed.
+    pub fn moves_by_itself(&self) -> bool {
+        self.spec.failover.automatic || self.assignment.last_holder.is_none()
+    }
+
     /// The active instance's token, if there is an active.
     pub fn active_token(&self) -> Option<Token> {
         self.assignment.active.as_ref().map(|active| active.token)

@@ -32,7 +32,9 @@ pub(crate) use read::ReadError;
 pub(crate) use status::{MemberRole, RaftStatus};
 
 use crate::net::{self, Limits};
-use crate::store::{DataDir, Fatal, LogGauge, Opened, PeerNode, StateMachine, StateReader, StoreError, TypeConfig};
+use crate::store::{
+    DataDir, Fatal, LogGauge, Opened, PeerNode, StateMachine, StateReader, StoreError, TypeConfig, Vital,
+};
 use clock::ClusterClock;
 use propose::Proposer;
 use read::ReadRounds;
@@ -149,7 +151,7 @@ struct Inner {
     channels: Channels,
     proposer: Proposer,
     read_rounds: ReadRounds,
-    snapshot_turn: tokio::sync::Mutex<()>,
+    snapshot_turn: Arc<tokio::sync::Mutex<()>>,
     tuning: Tuning,
     fatal: Fatal,
     released: CancellationToken,
@@ -252,7 +254,7 @@ impl Consensus {
             channels: Channels::new(book),
             proposer,
             read_rounds,
-            snapshot_turn: tokio::sync::Mutex::new(()),
+            snapshot_turn: Arc::default(),
             tuning: config.tuning,
             fatal,
             released,
@@ -261,7 +263,9 @@ impl Consensus {
         });
         let until_the_end = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let shutdown = inner.shutdown.clone();
+            let vital = inner.fatal.vital("a task of consensus");
             inner.tasks.spawn(async move {
+                let _vital = vital;
                 tokio::select! {
                     () = shutdown.cancelled() => {}
                     () = task => {}
@@ -320,6 +324,11 @@ impl Consensus {
     /// How Raft is doing.
     pub(crate) fn status(&self) -> RaftStatus {
         self.inner.status()
+    }
+
+    /// Watches over a task of the node: see [`Fatal::vital`].
+    pub(crate) fn vital(&self, what: &'static str) -> Vital {
+        self.inner.fatal.vital(what)
     }
 
     /// Waits until this node must stop, which in a healthy life is for ever, and says why.

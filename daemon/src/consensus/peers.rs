@@ -173,16 +173,21 @@ async fn read_index(State(inner): State<Arc<Inner>>, peer: Peer) -> Answer {
 
 async fn snapshot(State(inner): State<Arc<Inner>>, _: Peer, body: Body) -> Answer {
     // One at a time: there is one leader, and a second transfer of its own is the first one given up.
-    let _turn = inner.snapshot_turn.try_lock().map_err(|_| PeerRefusal::Busy)?;
-    let path = inner.dir.snapshot_in_the_making("received");
-    let taken = take_in(body, &path).await;
-    let answer = match taken {
-        Ok(head) => install(&inner, head, &path).await,
-        Err(refusal) => Err(refusal),
-    };
-    // Installed, it has another name by now. Else it is of no use.
-    let _ = tokio::fs::remove_file(&path).await;
-    json(&answer?)
+    let turn = inner.snapshot_turn.clone().try_lock_owned().map_err(|_| PeerRefusal::Busy)?;
+    // In a task of its own, which keeps the turn: when the leader gives the request up, openraft may still be at work on
+    // the file, and a second transfer must find neither the turn free nor the name.
+    let taking = tokio::spawn(async move {
+        let _turn = turn;
+        let path = inner.dir.snapshot_in_the_making(&format!("received-{}", uuid::Uuid::now_v7().simple()));
+        let answer = match take_in(body, &path).await {
+            Ok(head) => install(&inner, head, &path).await,
+            Err(refusal) => Err(refusal),
+        };
+        // Installed, it has another name by now. Else it is of no use.
+        let _ = tokio::fs::remove_file(&path).await;
+        answer
+    });
+    json(&taking.await.map_err(|error| PeerRefusal::Snapshot(io::Error::other(error)))??)
 }
 
 /// Writes what comes into the file, and makes sure that it is all on disk.

@@ -24,6 +24,9 @@ use crate::store::{Carried, Proposal};
 const QUEUE: usize = 8_192;
 /// Commands in one batch. Larger ones make the first wait for the last without saving much.
 const BATCH_COMMANDS: usize = 256;
+/// Bytes of commands that may wait for an answer at a time. Without a quorum they wait for seconds, and each is up to a
+/// quarter of a megabyte.
+const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of commands in one batch (one command always goes).
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches under way at a time: one on its way while the next is written. More would only make them smaller.
@@ -119,6 +122,8 @@ impl Item {
 #[derive(Debug)]
 pub(super) struct Proposer {
     queue: mpsc::Sender<Item>,
+    /// Bytes of commands that may still come in.
+    room: Arc<Semaphore>,
     /// Stamping and handing to openraft is one step, so that stamps rise with the log.
     stamping: Mutex<()>,
 }
@@ -126,7 +131,10 @@ pub(super) struct Proposer {
 impl Proposer {
     pub(super) fn new() -> (Self, ProposerTask) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        (Self { queue, stamping: Mutex::new(()) }, ProposerTask { waiting })
+        (
+            Self { queue, room: Arc::new(Semaphore::new(WAITING_BYTES)), stamping: Mutex::new(()) },
+            ProposerTask { waiting },
+        )
     }
 
     /// One command of this node's own. The answer comes when this node has applied it too.
@@ -148,6 +156,10 @@ impl Proposer {
     }
 
     async fn submit(&self, commands: Vec<Carried>, deadline: Instant, from_peer: bool) -> Answer {
+        let bytes = commands.iter().map(|command| command.json().len()).sum::<usize>().max(1);
+        let room = u32::try_from(bytes).ok().and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
+        // Held until the answer: what waits is in memory all that time.
+        let Some(_room) = room else { return Err(ProposeError::Overloaded) };
         let ticket = Arc::new(Ticket::default());
         let (answer, answered) = oneshot::channel();
         let item = Item { commands, ticket: ticket.clone(), answer, deadline, from_peer };

@@ -80,6 +80,7 @@ impl Tenure {
         // Subscribed before this look at everything: nothing falls between.
         self.everything_is_dirty();
         let mut proposals: FuturesUnordered<BoxFuture<'static, Outcome>> = FuturesUnordered::new();
+        let mut upkeeping: Option<BoxFuture<'static, ()>> = None;
         let mut upkeep = interval(UPKEEP_EVERY);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -94,7 +95,8 @@ impl Tenure {
                 changed = changes.recv() => self.mark(changed),
                 Some((service, outcome)) = proposals.next(), if !proposals.is_empty() => self.finished(service, outcome),
                 () = sleep_until(wake) => self.wake_due(),
-                _ = upkeep.tick() => self.upkeep().await,
+                _ = upkeep.tick(), if upkeeping.is_none() => upkeeping = self.upkeep(),
+                () = finish(&mut upkeeping) => upkeeping = None,
             }
         }
     }
@@ -159,29 +161,37 @@ impl Tenure {
     }
 
     /// Looks after the cluster itself: whose verdicts count, how much history is kept.
-    async fn upkeep(&mut self) {
+    /// Proposed beside the plans, never before them: a failover does not wait for housekeeping.
+    fn upkeep(&self) -> Option<BoxFuture<'static, ()>> {
         let status = self.consensus.status();
         let heard: BTreeMap<NodeId, Option<Millis>> = status
             .members
             .iter()
-            .filter(|member| member.id != status.node_id)
             .map(|member| (member.id, member.last_contact.map(|ago| Millis(ago.as_millis() as u64))))
+            // A leader hears itself: one that was counted out before it was elected must count itself in again.
+            .chain([(status.node_id, Some(Millis::ZERO))])
             .collect();
         let leading_for = Millis(self.since.elapsed().as_millis() as u64);
         let view = self.consensus.reader().view();
         let mut commands = planner::observers(&view.state, &heard, leading_for);
         commands.extend(planner::retention(&view.state));
-        for command in commands {
-            tracing::info!(?command, "upkeep");
-            match self.consensus.propose(command).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(refusal)) => tracing::debug!(%refusal, "upkeep was refused: it is looked at again"),
-                Err(error) => {
-                    tracing::warn!(%error, "upkeep could not be proposed: it is tried again");
-                    return;
+        if commands.is_empty() {
+            return None;
+        }
+        let consensus = self.consensus.clone();
+        Some(Box::pin(async move {
+            for command in commands {
+                tracing::info!(?command, "upkeep");
+                match consensus.propose(command).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(refusal)) => tracing::debug!(%refusal, "upkeep was refused: it is looked at again"),
+                    Err(error) => {
+                        tracing::warn!(%error, "upkeep could not be proposed: it is tried again");
+                        return;
+                    }
                 }
             }
-        }
+        }))
     }
 
     fn finished(&mut self, service: ServiceName, outcome: Result<Reply, ProposeError>) {
@@ -215,6 +225,14 @@ impl Tenure {
                 self.wake.insert(service, Instant::now() + RETRY);
             }
         }
+    }
+}
+
+/// Finishes what is under way; waits for ever where nothing is.
+async fn finish(work: &mut Option<BoxFuture<'static, ()>>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -344,15 +344,17 @@ impl Book {
         let watch = self.watches.get_mut(&key.0)?.get_mut(&key.1)?;
         let instance = state.instance(&key.0, &key.1).filter(|instance| instance.epoch == watch.epoch)?;
         let committed = instance.verdicts.get(&self.node).map_or(Verdict::Unknown, |record| record.verdict);
-        let verdict = watch.detector().verdict();
+        let unheard = watch.unheard_too_long(now);
+        let verdict = if unheard { Verdict::Unknown } else { watch.detector().verdict() };
         watch.settled = verdict == committed;
         if watch.settled {
             watch.sent = None;
             self.awaiting.remove(key);
             return None;
         }
-        // Being unsure takes nothing back: the committed verdict stays until fresh probes have spoken.
-        if verdict == Verdict::Unknown || !watch.heard_since(since) {
+        // Being unsure for a moment takes nothing back: the committed verdict stays until fresh probes have spoken. But
+        // a node that has believed none of its probes for long says that it does not know.
+        if !unheard && (verdict == Verdict::Unknown || !watch.heard_enough_since(since, now)) {
             return None;
         }
         if watch.sent.is_some_and(|(sent, at)| sent == verdict && now.since(at) < CONFIRM_WITHIN) {
@@ -360,7 +362,7 @@ impl Book {
             return None;
         }
         watch.sent = Some((verdict, now));
-        let evidence = watch.detector().evidence(now);
+        let evidence = if unheard { watch.silence(now) } else { watch.detector().evidence(now) };
         Some(VerdictReport { service: key.0.clone(), instance: key.1.clone(), epoch: watch.epoch, verdict, evidence })
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use baton_core::command::{Command, Reply};
 use baton_core::id::NodeId;
-use baton_core::probe::LocalTime;
+use baton_core::probe::{LocalTime, Verdict};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast::error::RecvError;
@@ -31,9 +31,12 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How often this node asks itself whether it may trust what it sees.
 const VITALS_EVERY: Duration = Duration::from_millis(100);
 
-/// A node that has heard nothing of its quorum for so long may be cut off. Ten of Raft's heartbeats: shorter than three
-/// failures take at the usual pace, so a node that is cut off notices before it accuses anybody.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// A node that has heard nothing of its quorum for so long may be cut off. Four of Raft's heartbeats, and no longer than
+/// three failures take at the usual fast pace: a node that is cut off notices before it accuses anybody.
+const SILENCE_MAX: Duration = Duration::from_millis(400);
+
+/// Before it accuses, a node makes sure that its quorum hears it, and gives that so long.
+const HEARD_WITHIN: Duration = Duration::from_millis(300);
 
 /// A stop of the whole process of at least this length makes everything it held unknown. Shorter ones only spoil the
 /// probes that were under way.
@@ -95,6 +98,17 @@ pub(crate) async fn run(node_id: NodeId, consensus: Consensus, shutdown: Cancell
     }
 }
 
+/// Why verdicts were not recorded.
+#[derive(Debug, thiserror::Error)]
+enum Unsaid {
+    /// The quorum did not hear this node when it was about to accuse.
+    #[error("no quorum heard this node before it could accuse anybody")]
+    Unheard,
+    /// They were proposed in vain.
+    #[error(transparent)]
+    Failed(#[from] ProposeError),
+}
+
 /// The loop and what it holds.
 struct Monitor {
     book: Book,
@@ -107,7 +121,7 @@ struct Monitor {
     looked_at_vitals: LocalTime,
     compared_all: LocalTime,
     /// The one proposal under way. What changes meanwhile is said in the next.
-    proposal: Option<BoxFuture<'static, Result<Reply, ProposeError>>>,
+    proposal: Option<BoxFuture<'static, Result<Reply, Unsaid>>>,
     /// When to propose what has been gathered.
     speak_at: Option<LocalTime>,
 }
@@ -138,6 +152,8 @@ impl Monitor {
             };
             tokio::select! {
                 results = self.prober.next() => {
+                    let now_led = leadership.borrow().clone();
+                    self.look_at_quorum(&now_led);
                     for result in &results {
                         self.book.seen(result, &mut self.prober);
                     }
@@ -183,6 +199,10 @@ impl Monitor {
         match leadership.leader.filter(|_| fresh) {
             None => {
                 self.led = None;
+                if self.proposal.take().is_some() {
+                    // What is still on its way was seen by one who may have been cut off already.
+                    self.book.failed(now);
+                }
                 self.book.sight_lost(now, &mut self.prober);
             }
             Some(leader) => {
@@ -229,10 +249,23 @@ impl Monitor {
         let said = u64::try_from(record.verdicts.len()).unwrap_or(u64::MAX);
         metrics::counter!("baton_verdicts_proposed_total").increment(said);
         let consensus = self.consensus.clone();
-        self.proposal = Some(async move { consensus.propose(Command::VerdictsRecord(record)).await }.boxed());
+        let accuses = record.verdicts.iter().any(|report| match report.verdict {
+            Verdict::Suspect | Verdict::Down => true,
+            Verdict::Up | Verdict::Unknown => false,
+        });
+        self.proposal = Some(
+            async move {
+                // Whoever is cut off sees everything fail. So the quorum must hear this node after what it saw.
+                if accuses && !matches!(tokio::time::timeout(HEARD_WITHIN, consensus.barrier()).await, Ok(Ok(()))) {
+                    return Err(Unsaid::Unheard);
+                }
+                Ok(consensus.propose(Command::VerdictsRecord(record)).await?)
+            }
+            .boxed(),
+        );
     }
 
-    fn take_answer(&mut self, answer: Result<Reply, ProposeError>) {
+    fn take_answer(&mut self, answer: Result<Reply, Unsaid>) {
         match answer {
             Ok(Ok(_)) => self.book.accepted(),
             Ok(Err(refusal)) => {
@@ -243,6 +276,11 @@ impl Monitor {
                 tracing::debug!(%error, "verdicts were not recorded");
                 metrics::counter!("baton_verdict_proposals_failed_total").increment(1);
                 self.book.failed(self.clock.now());
+                match error {
+                    // It may have been cut off while it looked: only what it sees from now on counts.
+                    Unsaid::Unheard => self.book.look_again(self.clock.now(), &mut self.prober),
+                    Unsaid::Failed(_) => {}
+                }
             }
         }
     }

@@ -1,14 +1,20 @@
 //! One instance as this node sees it: what is probed, what its detectors hold, and how that stands to what is committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_core::detector::{CheckSet, Detector, Observation, Rule};
 use baton_core::id::{InstanceId, Revision, ServiceName};
 use baton_core::policy::{Address, Check};
-use baton_core::probe::{LocalTime, Outcome, Verdict};
+use baton_core::probe::{Evidence, LocalTime, Outcome, Verdict};
 
 use super::Probing;
 use crate::prober::{CheckPlan, Pace, Target, TargetId};
+
+/// Rounds of a check without a believed probe after which this node no longer knows.
+const UNHEARD_ROUNDS: u32 = 3;
+/// What it gets beside them: short checks must not run out of patience in a busy second.
+const UNHEARD_GRACE: Duration = Duration::from_secs(3);
 
 /// Checks made ready to run, shared by all instances that are probed by them.
 #[derive(Debug)]
@@ -52,6 +58,8 @@ pub(crate) struct Watch {
     /// The prober's targets, in the order of the checks.
     targets: Vec<TargetId>,
     detector: CheckSet,
+    /// When it was first asked for how long nothing was heard, since the watch began or all was forgotten.
+    asked: Option<LocalTime>,
     /// When the last believed probe of each check began.
     heard: Vec<Option<LocalTime>>,
     /// Whether another observer doubts it.
@@ -79,6 +87,7 @@ impl Watch {
         let rule = |plan: &Arc<CheckPlan>| Rule { check: plan.name.clone(), rise: plan.rise, fall: plan.fall };
         Self {
             epoch,
+            asked: None,
             heard: vec![None; targets.len()],
             targets,
             detector: CheckSet::new(plans.plans.iter().map(rule)),
@@ -122,9 +131,39 @@ impl Watch {
         self.set_pace(prober, Pace::Fast);
     }
 
-    /// Whether every check has been heard by a probe that began after `time`.
-    pub(crate) fn heard_since(&self, time: LocalTime) -> bool {
-        self.heard.iter().all(|heard| heard.is_some_and(|started| started >= time))
+    /// Whether enough has been heard by probes that began after `time`: every check to say that it is well, the one that
+    /// decides to say that it is not.
+    pub(crate) fn heard_enough_since(&self, time: LocalTime, now: LocalTime) -> bool {
+        let fresh = |heard: &Option<LocalTime>| heard.is_some_and(|started| started >= time);
+        match self.detector.verdict() {
+            Verdict::Up | Verdict::Unknown => self.heard.iter().all(fresh),
+            Verdict::Suspect | Verdict::Down => {
+                let deciding = self.detector.evidence(now).check;
+                self.plans.plans.iter().zip(&self.heard).any(|(plan, heard)| plan.name == deciding && fresh(heard))
+            }
+        }
+    }
+
+    /// Whether a check has given no probe that could be believed for so long that what was held says nothing about now.
+    pub(crate) fn unheard_too_long(&mut self, now: LocalTime) -> bool {
+        let asked = *self.asked.get_or_insert(now);
+        self.plans.plans.iter().zip(&self.heard).any(|(plan, heard)| {
+            let patience = (plan.interval + plan.timeout) * UNHEARD_ROUNDS + UNHEARD_GRACE;
+            now.since(heard.unwrap_or(asked)) > patience
+        })
+    }
+
+    /// The evidence of one who knows nothing.
+    pub(crate) fn silence(&self, now: LocalTime) -> Evidence {
+        let asked = self.asked.unwrap_or(now);
+        let last = self.heard.iter().map(|heard| heard.unwrap_or(asked)).min().unwrap_or(asked);
+        Evidence {
+            check: String::new(),
+            class: None,
+            detail: format!("no probe could be believed for {} ms", now.since(last).as_millis()),
+            streak: 0,
+            first_failure_age: None,
+        }
     }
 
     /// Another observer doubts it, or no longer does. A doubt is looked into at once, unless this node doubts it too:
@@ -147,6 +186,7 @@ impl Watch {
     pub(crate) fn reset(&mut self, prober: &mut impl Probing) {
         self.detector.reset();
         self.heard.fill(None);
+        self.asked = None;
         self.settled = false;
         self.keep_pace(prober);
     }

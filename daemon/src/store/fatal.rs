@@ -8,6 +8,21 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fatal(Arc<Inner>);
 
+/// Held by a task that must not die unnoticed.
+#[derive(Debug)]
+pub(crate) struct Vital {
+    what: &'static str,
+    fatal: Fatal,
+}
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fatal.raise(format!("{} has panicked: this is a defect of this program", self.what));
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     reason: OnceLock<String>,
@@ -22,6 +37,11 @@ impl Fatal {
             tracing::error!(%reason, "this node must stop");
         }
         self.0.raised.cancel();
+    }
+
+    /// Watches over a task without which the node only seems to live: hold it in the task, and a panic there stops the node.
+    pub(crate) fn vital(&self, what: &'static str) -> Vital {
+        Vital { what, fatal: self.clone() }
     }
 
     /// The reason, if the node must stop.

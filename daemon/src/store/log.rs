@@ -143,6 +143,13 @@ impl LogStore {
         self.is_new
     }
 
+    /// The term of the last vote, and the index of the last entry, purged ones included.
+    pub(super) fn term_and_last(&self) -> (Option<u64>, Option<u64>) {
+        let retained = self.read();
+        let last = retained.entries.keys().next_back().copied().or(retained.purged.map(|id| id.index));
+        (retained.vote.map(|vote| vote.leader_id.term), last)
+    }
+
     /// How heavy the log is.
     pub(crate) fn gauge(&self) -> LogGauge {
         self.gauge.clone()
@@ -221,6 +228,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
+        let _vital = self.fatal.vital("the writer of the Raft log");
         let mut batch = Vec::new();
         let mut done = Vec::new();
         loop {

@@ -69,12 +69,12 @@ impl StateMachine {
         let events = EventLog::new(path, loaded.state.meta.revision, loaded.state.meta.compacted_through);
         let reader = StateReader::new(view(&loaded.state, loaded.applied), events);
         let compacted = loaded.state.meta.compacted_through;
-        let writer = StateWriter::start(conn, compacted, reader.clone(), fatal.clone(), lock);
+        let writer = StateWriter::start(conn, compacted, reader.clone(), fatal.clone(), lock.clone());
         Ok(Self {
             state: loaded.state,
             applied: loaded.applied,
             membership: loaded.membership,
-            snapshots: Snapshots::new(dir.clone(), writer.clone()),
+            snapshots: Snapshots::new(dir.clone(), writer.clone(), lock),
             writer,
             reader,
             fatal,

@@ -23,7 +23,7 @@ use baton_core::id::NodeId;
 use baton_core::state::InvalidRow;
 
 pub(crate) use events::{EventLog, EventsError, StoredEvent};
-pub(crate) use fatal::Fatal;
+pub(crate) use fatal::{Fatal, Vital};
 pub(crate) use lock::{DataDir, DirLock};
 pub(crate) use log::{LogGauge, LogStore};
 pub(crate) use machine::StateMachine;
@@ -163,6 +163,26 @@ pub(crate) async fn verify_snapshot(file: &SnapshotFile, meta: &SnapshotMeta) ->
     Err(StoreError::Corrupt { path: file.path.clone(), detail })
 }
 
+/// Refuses a log that is older than the state. What was applied had been voted for and appended before, durably; a log
+/// that knows less has lost its end, and perhaps a vote with it, and a node that votes again for what it has forgotten can
+/// elect two leaders in one term.
+async fn refuse_rolled_back(dir: &DataDir, log: &LogStore, machine: &StateMachine) -> Result<(), StoreError> {
+    let Some(applied) = machine.applied() else { return Ok(()) };
+    let (term, last) = log.term_and_last();
+    // A snapshot that was installed a moment before a crash may be ahead of the log.
+    let snapshot = dir.snapshot();
+    let held = if snapshot.exists() { snapshot::meta_of(&snapshot, false).await?.last_log_id } else { None };
+    let known = last.max(held.map(|id| id.index));
+    let detail = if term.is_none_or(|term| term < applied.leader_id.term) {
+        format!("entry {applied} is applied, and the vote of its term is gone")
+    } else if known < Some(applied.index) {
+        format!("entry {applied} is applied, and the log ends before it")
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Corrupt { path: dir.raft_db(), detail })
+}
+
 /// The way in.
 #[derive(Debug)]
 pub(crate) struct Store;
@@ -189,6 +209,7 @@ impl Store {
                 detail: "the log and the vote are gone, but state.db is there".to_owned(),
             });
         }
+        refuse_rolled_back(&dir, &log, &machine).await?;
         let reader = machine.reader().clone();
         Ok(Opened { node_id, log, machine, reader, fatal, dir, released })
     }

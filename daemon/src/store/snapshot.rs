@@ -11,7 +11,7 @@ use openraft::storage::RaftSnapshotBuilder;
 use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
-use super::lock::DataDir;
+use super::lock::{DataDir, DirLock};
 use super::types::{EntryId, TypeConfig};
 use super::writer::StateWriter;
 use super::{StoreError, sql};
@@ -95,11 +95,13 @@ pub(crate) struct Snapshots {
     pub(super) dir: DataDir,
     pub(super) gate: Arc<Mutex<()>>,
     writer: StateWriter,
+    /// A build goes on after the state machine is gone; the directory is not free before it has ended.
+    _lock: DirLock,
 }
 
 impl Snapshots {
-    pub(super) fn new(dir: DataDir, writer: StateWriter) -> Self {
-        Self { dir, gate: Arc::new(Mutex::new(())), writer }
+    pub(super) fn new(dir: DataDir, writer: StateWriter, lock: DirLock) -> Self {
+        Self { dir, gate: Arc::new(Mutex::new(())), writer, _lock: lock }
     }
 
     /// The current snapshot, if there is one.

@@ -89,6 +89,12 @@ async fn append(log: &mut LogStore, entries: Vec<Entry>) {
     flushed.await.expect("answered").expect("flushed");
 }
 
+/// Votes and appends what is then applied, as openraft does: a state without its log is refused at the next start.
+async fn voted_and_appended(log: &mut LogStore) {
+    log.save_vote(&Vote::new_committed(1, NODE)).await.expect("saved");
+    append(log, history()).await;
+}
+
 /// Drops everything and waits until the directory is free, as a process that ends does.
 async fn close(opened: Opened) {
     let released = opened.released.clone();
@@ -181,10 +187,28 @@ async fn a_lost_log_beside_a_state_is_corruption() {
 }
 
 #[tokio::test]
+async fn a_log_that_went_back_in_time_is_refused() {
+    for forgets in ["DELETE FROM log WHERE idx > 50", "DELETE FROM marks WHERE key = 'vote'"] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut opened = Store::open(dir.path(), NODE).await.expect("opens");
+        voted_and_appended(&mut opened.log).await;
+        apply(&mut opened.machine, history()).await;
+        let path = opened.dir.raft_db();
+        close(opened).await;
+        let mut conn = sql::open_writer(&path, sql::Durability::Full).await.expect("opens");
+        sql::run(&mut conn, forgets.to_owned()).await.expect("forgets");
+        sql::close(conn).await;
+        let refused = Store::open(dir.path(), NODE).await.expect_err("refused");
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{forgets}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn rows_and_state_are_one() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut opened = Store::open(dir.path(), NODE).await.expect("opens");
     let mut changes = opened.reader.changes();
+    voted_and_appended(&mut opened.log).await;
     apply(&mut opened.machine, history()).await;
     assert!(matches!(changes.try_recv(), Ok(Changed::Objects(objects)) if objects.len() > 90));
     let (before, events) = (hash(&opened), all_events(&opened.reader, 1).await);
@@ -223,6 +247,7 @@ async fn a_snapshot_carries_state_and_events() {
     let (source, snapshot) = built(here.path()).await;
     // What is applied after the build is not in it.
     let mut target = Store::open(there.path(), 2).await.expect("opens");
+    target.log.save_vote(&Vote::new_committed(1, NODE)).await.expect("saved");
     apply(&mut target.machine, vec![commands(2, vec![service_put("stale")])]).await;
     let mut changes = target.reader.changes();
 
@@ -265,7 +290,7 @@ async fn a_state_behind_the_purged_log_is_mended_from_the_snapshot() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let young = dir.path().join("young.db");
     let mut opened = Store::open(dir.path(), NODE).await.expect("opens");
-    append(&mut opened.log, history()).await;
+    voted_and_appended(&mut opened.log).await;
     apply(&mut opened.machine, history()[..=10].to_vec()).await;
     opened.machine.flush().await.expect("written");
     // What a power loss can leave: the state file as it was a while ago.

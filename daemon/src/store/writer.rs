@@ -101,7 +101,9 @@ impl StateWriter {
             conn: tokio::sync::Mutex::new(conn),
         });
         let task = Task { shared: shared.clone(), compacted, reader, fatal: fatal.clone() };
+        let vital = fatal.vital("the writer of the state file");
         tokio::spawn(async move {
+            let _vital = vital;
             task.run().await;
             drop(lock);
         });
