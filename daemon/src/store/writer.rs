@@ -22,7 +22,7 @@ use super::types::{EntryId, TypeConfig};
 use super::{Fatal, StateReader, StoreError, StoredEvent, chain};
 
 /// How long applied entries gather before they are written. Longer saves little; shorter costs a transaction each.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 /// Events that may wait for the file. Beyond it whoever applies waits too: memory is bounded, and the file's lag.
 const WAITING_MAX: usize = 4_096;
 
