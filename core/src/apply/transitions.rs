@@ -10,11 +10,9 @@ use crate::event::EventKind;
 use crate::id::{Revision, ServiceName, Token, TransitionId};
 use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
+use crate::rules::{not_eligible, proof_that_holds};
 use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
-use crate::transition::{
-    Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus, not_eligible,
-    proof_that_holds,
-};
+use crate::transition::{Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus};
 
 impl Entry<'_> {
     pub(super) fn transition_start(&mut self, start: &TransitionStart) -> Reply {

@@ -16,9 +16,10 @@ use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart}
 use crate::id::InstanceId;
 use crate::policy::{Mode, inactive_parts};
 use crate::probe::Health;
+use crate::rules::{not_eligible, proof_that_holds};
 use crate::state::{Active, Instance, Phase, Service, State};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::{Transition, TransitionKind, Trigger, not_eligible, proof_that_holds};
+use crate::transition::{Transition, TransitionKind, Trigger};
 
 /// What to propose for one service, why, and when to look again if nothing changes before.
 #[derive(Clone, Debug, PartialEq)]
