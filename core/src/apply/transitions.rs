@@ -67,10 +67,13 @@ impl Entry<'_> {
             let why = "only \"operator\" can be asserted, and only by a named operator".to_owned();
             return Err(Refusal::ProofRefused { proof, why });
         }
+        let cause = start.trigger.cause;
+        if cause.is_some_and(|cause| !(1..=self.state.meta.revision).contains(&cause)) {
+            return Err(moved_on(format!("the cause for a {} of \"{}\"", start.kind, service.name)));
+        }
         if start.actor.is_some() {
             return Ok(());
         }
-        let cause = start.trigger.cause.filter(|cause| (1..=self.state.meta.revision).contains(cause));
         let holds = match start.kind {
             TransitionKind::Placement => start.seen_token.is_none() && cause.is_some() && start.to.is_some(),
             TransitionKind::Failover => leaving
@@ -247,7 +250,7 @@ impl Entry<'_> {
             fencing: proof.fencing,
             transition: id,
         });
-        service.assignment.last_holder = Some(Holder { instance: to.instance.clone(), token, liveness });
+        service.assignment.last_holder = Some(Holder { instance: to.instance.clone(), token: Some(token), liveness });
 
         let agreed_to_proof = now.since(open.agreed).0;
         let mut done = Transition::clone(&open);
