@@ -19,7 +19,7 @@ demo *args:
 
 # Committed writes on three nodes, with the disk's own fsync rate beside them.
 bench *args:
-    cargo bench -p baton {{ args }}
+    cargo bench -p baton --bench writes -- {{ args }}
 
 # Write openapi/openapi.json anew from the code.
 openapi:

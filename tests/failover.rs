@@ -1,6 +1,6 @@
 //! The active dies, hangs or is told to step aside, and everybody hears the same of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,17 @@ async fn two_instances(cluster: &Cluster, node: u64, a: &Target, b: &Target) -> 
     api.put("/v1/services/db/instances/b", &b.registration(100)).await.done();
     cluster.health(node, "db", "b", "healthy").await;
     cluster.active(node, "db", "a").await
+}
+
+/// Holds what a failover took against what is promised: interval + (fall - 1) x fast interval + 150 ms, for an idle
+/// machine. Tests run beside others on a loaded one, so a second and a half is allowed on top; with
+/// `BATON_IDLE_MACHINE=1` in the environment nothing is.
+#[track_caller]
+fn in_time(what: &str, took: Duration, promised: Duration) {
+    println!("{what} after {took:?}; promised are {promised:?} on an idle machine");
+    let idle = std::env::var_os("BATON_IDLE_MACHINE").is_some_and(|value| value == "1");
+    let allowed = if idle { promised } else { promised + Duration::from_millis(1_500) };
+    assert!(took <= allowed, "{what} after {took:?}, allowed are {allowed:?}");
 }
 
 #[track_caller]
@@ -48,15 +59,10 @@ fn the_death_of_the_active_is_told_alike_by_every_node() {
         let died = Instant::now();
         a.kill9();
         let changed = stream.change_where(SOON, "active.changed", |event| event["to"] == "b").await;
-        let took = died.elapsed();
-        println!(
-            "the death of the active was told after {took:?}; promised are {:?} on an idle machine",
-            promised(false)
-        );
+        in_time("the death of the active was told", died.elapsed(), promised(false));
         assert!(changed.data.as_object().is_some_and(|event| event.contains_key("from")), "{changed:?}");
         assert!(token(&changed.data) > token(&first), "{changed:?} after {first}");
         assert_eq!(changed.data["revision"].as_u64(), Some(changed.revision()), "the id of an event is its revision");
-        assert!(took.as_secs() < 5, "{took:?}");
 
         for id in cluster.ids() {
             // The same event, under the same revision, from every node's history.
@@ -118,7 +124,7 @@ fn a_frozen_active_is_replaced_though_its_port_still_answers() {
         let frozen = Instant::now();
         a.freeze();
         let changed = stream.change_where(SOON, "active.changed", |event| event["to"] == "b").await;
-        println!("a frozen active was replaced after {:?}; promised are {:?}", frozen.elapsed(), promised(true));
+        in_time("a frozen active was replaced", frozen.elapsed(), promised(true));
         assert!(token(&changed.data) > token(&first));
         let sick = cluster.health(3, "db", "a", "unhealthy").await;
         assert!(sick["verdicts"].to_string().contains("timeout"), "what was seen is said: {sick}");
@@ -156,7 +162,8 @@ fn an_operator_moves_the_active_and_a_rehearsal_moves_nothing() {
         let rehearsal = json!({"to": "b", "reason": "what if", "dry_run": true});
         for kind in ["switchover", "failover"] {
             let plan = api.post(&format!("/v1/services/db/{kind}"), &rehearsal).await.is(200);
-            assert!(plan.text.contains("\"b\""), "the plan names where it would go: {}", plan.text);
+            assert_eq!(plan.json["to"], "b", "the plan names where it would go: {}", plan.text);
+            assert_eq!(plan.json["from"], "a", "and from where: {}", plan.text);
         }
         let now = api.get("/v1/services/db/active").await.is(200).json;
         assert_eq!((&now["instance"], token(&now)), (&json!("a"), token(&first)));
@@ -218,6 +225,65 @@ fn without_a_candidate_nobody_is_promoted_and_explain_says_why() {
         b.revive().await;
         let now = cluster.active(1, "db", "b").await;
         assert!(token(&now) > token(&first));
+    });
+}
+
+#[test]
+fn where_no_proof_holds_an_operator_has_the_last_word() {
+    scenario(Load::Light, async {
+        let cluster = Cluster::start(1).await;
+        let mut a = Target::start("a", cluster.dir()).await;
+        let b = Target::start("b", cluster.dir()).await;
+        let api = cluster.api(1);
+        let mut spec = watched();
+        spec["fencing"] = json!({"proof": ["lease"]});
+        api.put("/v1/services/db", &spec).await.done();
+        api.put("/v1/services/db/instances/a", &a.registration(200)).await.done();
+        api.put("/v1/services/db/instances/b", &b.registration(100)).await.done();
+        cluster.health(1, "db", "b", "healthy").await;
+        let first = cluster.active(1, "db", "a").await;
+
+        a.kill9();
+        let waits = until(SOON, "a service that waits for a proof", async || {
+            let answer = api.get("/v1/services/db/active").await;
+            when(answer.status == 503, answer)
+        })
+        .await;
+        assert_eq!(waits.json["phase"], "failing_over", "{}", waits.text);
+        cluster.health(1, "db", "b", "healthy").await;
+        let still = api.get("/v1/services/db").await.is(200).json;
+        assert_eq!(still["phase"], "failing_over", "b is well, and nothing proves that a has stopped: {still}");
+        let asks = json!({"reason": "please"});
+        api.post("/v1/services/db/failover", &asks).await.problem(409).code("transition_in_progress");
+
+        let asserts = json!({"proof": "operator", "reason": "a has been unplugged"});
+        let record = api.post("/v1/services/db/failover", &asserts).await.is(200).json;
+        assert_eq!((&record["status"], &record["to"]), (&json!("finished"), &json!("b")), "{record}");
+        assert!(token(&record) > token(&first), "{record}");
+        assert_eq!((&record["proof"]["proof"], &record["proof"]["fencing"]), (&json!("operator"), &json!("enforced")));
+        let evidence = record["proof"]["evidence"].as_str().unwrap_or_default();
+        assert!(evidence.contains("local") && evidence.contains("unplugged"), "who said so, and why: {record}");
+        cluster.active(1, "db", "b").await;
+    });
+}
+
+#[test]
+fn a_cluster_in_which_nothing_happens_writes_nothing() {
+    scenario(Load::Light, async {
+        let cluster = Cluster::start(3).await;
+        // Settled: nothing was added for a second.
+        let mut before = cluster.same_state_everywhere().await;
+        until(SOON, "the cluster to settle", async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = cluster.same_state_everywhere().await;
+            let settled = now.applied == before.applied;
+            before = now;
+            when(settled, before.clone())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let after = cluster.same_state_everywhere().await;
+        assert_eq!(after, before, "an idle cluster's log grew");
     });
 }
 

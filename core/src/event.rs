@@ -35,7 +35,7 @@ words! {
         TransitionFinished = "transition.finished",
         /// A transition was given up.
         TransitionAborted = "transition.aborted",
-        /// A node announced itself for the first time.
+        /// A node announced itself for the first time, or a known one under another address or version.
         NodeJoined = "node.joined",
         /// A node no longer answers the leader: it observes nothing.
         NodeLost = "node.lost",

@@ -13,6 +13,7 @@ pub mod json;
 pub mod planner;
 pub mod policy;
 pub mod probe;
+pub mod rules;
 pub mod state;
 pub mod time;
 pub mod transition;

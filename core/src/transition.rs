@@ -1,13 +1,12 @@
-//! Transitions: the record of one move of a service's active, and the rules that both the planner and `apply` ask:
-//! who may be promoted, and which proof holds. One place, so that a proposal and its check can never disagree.
+//! Transitions: the record of one move of a service's active. Words and fields only: the state keeps such records, so
+//! nothing here knows the state. The rules by which a move is judged are in `rules`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
-use crate::policy::{AutoWord, Liveness, ProofKind, ProofPolicy, words};
-use crate::probe::{Evidence, Health, Verdict};
-use crate::state::{Instance, Service};
-use crate::time::{ClusterTime, Millis, WallTime};
+use crate::policy::{ProofKind, words};
+use crate::probe::{Evidence, Verdict};
+use crate::time::{ClusterTime, WallTime};
 
 words! {
     /// What kind of move.
@@ -159,102 +158,4 @@ pub struct Transition {
     pub first_failure: Option<ClusterTime>,
     /// When the cluster agreed, or the request came, on the decision clock.
     pub agreed: ClusterTime,
-}
-
-/// One rule that a candidate passes or fails.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Rule {
-    /// The rule's word.
-    pub rule: String,
-    /// Whether it is met.
-    pub pass: bool,
-    /// The measured value, and what is wanted, in a sentence.
-    pub why: String,
-}
-
-/// Every rule for promoting `instance`, met or not, in the order in which they are told.
-///
-/// `leaving` is the active that a failover moves away from: it is no candidate while it is what the move is about.
-pub fn candidate_rules(
-    service: &Service,
-    instance: &Instance,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-) -> Vec<Rule> {
-    let rule = |rule: &str, pass: bool, why: String| Rule { rule: rule.to_owned(), pass, why };
-    let mut rules = vec![rule(
-        "healthy",
-        instance.health == Health::Healthy,
-        match instance.health {
-            Health::Healthy => "the observers agree that it is healthy".to_owned(),
-            Health::Unknown => "nobody has seen it yet: health is unknown".to_owned(),
-            Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
-            Health::Unhealthy => format!("it is unhealthy: {}", instance.doubts()),
-            Health::Isolated => "it is isolated by an operator".to_owned(),
-        },
-    )];
-    let wanted = service.spec.failover.min_healthy;
-    if wanted > Millis::ZERO && instance.health == Health::Healthy {
-        let held = now.since(instance.health_since);
-        rules.push(rule("min_healthy", held >= wanted, format!("healthy for {held}, min_healthy is {wanted}")));
-    }
-    if leaving == Some(&instance.id) {
-        rules.push(rule("not_leaving", false, "it is the instance that this move leaves".to_owned()));
-    }
-    rules
-}
-
-/// The first rule that `instance` fails, if any.
-pub fn not_eligible(
-    service: &Service,
-    instance: &Instance,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-) -> Option<String> {
-    candidate_rules(service, instance, leaving, now).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
-}
-
-/// The proof that holds for promoting within `transition`, or why none does.
-///
-/// This version knows `none_needed`, `token` and `operator`. `release`, `lease` and `hook` are parsed and stored, and
-/// never hold: a policy that accepts nothing else waits for an operator.
-pub fn proof_that_holds(service: &Service, asserted: Option<ProofKind>) -> Result<ProofRecord, String> {
-    if asserted == Some(ProofKind::Operator) {
-        return Ok(ProofRecord {
-            proof: ProofKind::Operator,
-            fencing: Fencing::Enforced,
-            evidence: "a named operator asserts that the old active has stopped".to_owned(),
-        });
-    }
-    let Some(holder) = &service.assignment.last_holder else {
-        return Ok(ProofRecord {
-            proof: ProofKind::NoneNeeded,
-            fencing: Fencing::Enforced,
-            evidence: "nobody has held this service".to_owned(),
-        });
-    };
-    let token =
-        |fencing, evidence: &str| Ok(ProofRecord { proof: ProofKind::Token, fencing, evidence: evidence.to_owned() });
-    let operator = "an operator may assert it: POST …/failover with \"proof\": \"operator\" and a reason";
-    match (&service.spec.fencing.proof, holder.liveness) {
-        (ProofPolicy::Auto(AutoWord::Auto), Liveness::Probe) => token(
-            Fencing::Advisory,
-            "fencing.proof is \"auto\" and the old active is only probed: whoever checks tokens refuses it, nothing else stops it",
-        ),
-        (ProofPolicy::Auto(AutoWord::Auto), Liveness::Heartbeat) => Err(format!(
-            "fencing.proof is \"auto\" and the old active \"{}\" heartbeats, so its lease must end, and leases do not end in this version; {operator}",
-            holder.instance
-        )),
-        (ProofPolicy::List(accepted), _) if accepted.contains(&ProofKind::Token) => {
-            token(Fencing::Enforced, "the service declares that its resource refuses old tokens")
-        }
-        (ProofPolicy::List(accepted), _) => {
-            let names: Vec<&str> = accepted.iter().map(|proof| proof.as_str()).collect();
-            Err(format!(
-                "fencing.proof accepts only {}, none of which can hold in this version; {operator}",
-                names.join(", ")
-            ))
-        }
-    }
 }

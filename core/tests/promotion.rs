@@ -177,6 +177,11 @@ fn an_automatic_failover_needs_a_cause_that_still_holds() {
     let cause = world.service("orders").instances[&instance("a")].health_revision;
     assert!(matches!(world.refused(start(None, token)), Refusal::MovedOn { .. }), "no cause");
     assert!(matches!(world.refused(start(Some(cause), None)), Refusal::MovedOn { .. }), "another token was seen");
+    let mut future = start(Some(world.state.meta.revision + 1), token);
+    if let Command::TransitionStart(future) = &mut future {
+        future.actor = Some("alice".to_owned());
+    }
+    assert!(matches!(world.refused(future), Refusal::MovedOn { .. }), "nothing is caused by what comes later");
     world.must(start(Some(cause), token));
     // The same proposal again, as after a retried answer: the token that it saw is gone.
     assert!(matches!(world.refused(start(Some(cause), token)), Refusal::MovedOn { .. }));
@@ -363,6 +368,61 @@ fn everyone_serves_where_all_are_active() {
     assert_eq!(world.active("orders"), None);
     let refusal = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
     assert!(matches!(refusal, Err(Refusal::NotActivePassive { .. })));
+}
+
+#[test]
+fn whoever_served_beside_others_may_still_work_when_only_one_should() {
+    let everyone = |mode: Mode| move |spec: &mut baton_core::policy::Spec| spec.mode = mode;
+    let proof = |world: &World| {
+        let record = world.state.transitions.values().next_back().expect("a record");
+        let proof = record.proof.as_ref().expect("a proof");
+        (proof.proof, proof.fencing)
+    };
+    // Nobody ever held a token of this service; all three were told that they are active.
+    let mut world = World::new();
+    world.put_service("orders", everyone(Mode::ActiveActive));
+    for id in ["a", "b", "c"] {
+        world.put_instance("orders", id, |_| {});
+        world.everyone_says("orders", id, Verdict::Up);
+    }
+    world.put_service("orders", everyone(Mode::ActivePassive));
+    world.settle("orders");
+    assert_eq!(world.active("orders").map(|(id, _)| id), Some("a".to_owned()));
+    assert_eq!(proof(&world), (ProofKind::Token, Fencing::Advisory), "b and c may still work");
+
+    // One that is gone from the registry is not gone from the world.
+    let mut world = World::new();
+    world.put_service("orders", everyone(Mode::ActiveActive));
+    world.put_instance("orders", "gone", |_| {});
+    world.must(delete_instance("orders", "gone"));
+    world.put_service("orders", everyone(Mode::ActivePassive));
+    world.put_instance("orders", "a", |_| {});
+    world.everyone_says("orders", "a", Verdict::Up);
+    world.settle("orders");
+    assert_eq!(proof(&world), (ProofKind::Token, Fencing::Advisory));
+
+    // Where one of them heartbeats, its lease is owed, and an operator has to say that it stopped.
+    let mut world = World::new();
+    world.put_service("orders", everyone(Mode::ActiveActive));
+    world.put_instance("orders", "a", |_| {});
+    world.put_instance("orders", "b", |registration| registration.liveness = baton_core::policy::Liveness::Heartbeat);
+    world.everyone_says("orders", "a", Verdict::Up);
+    world.everyone_says("orders", "b", Verdict::Up);
+    world.put_service("orders", everyone(Mode::ActivePassive));
+    world.settle("orders");
+    assert_eq!(world.active("orders"), None);
+    let report = world.plan("orders").report;
+    let gate = report.gates.iter().find(|gate| gate.gate == "proof").expect("the proof gate");
+    assert!(gate.verdict == GateVerdict::Hold && gate.why.contains("\"b\" heartbeats"), "{gate:?}");
+
+    // And where there was nobody, nothing is owed.
+    let mut world = World::new();
+    world.put_service("orders", everyone(Mode::ActiveActive));
+    world.put_service("orders", everyone(Mode::ActivePassive));
+    world.put_instance("orders", "a", |_| {});
+    world.everyone_says("orders", "a", Verdict::Up);
+    world.settle("orders");
+    assert_eq!(proof(&world), (ProofKind::NoneNeeded, Fencing::Enforced));
 }
 
 #[test]

@@ -10,11 +10,13 @@ use baton_core::command::{Batch, Command, Promote, ServiceDelete, Target, Transi
 use baton_core::event::EventKind;
 use baton_core::id::{Token, TransitionId};
 use baton_core::planner::{ManualMove, ManualRequest, plan_manual, plan_service};
-use baton_core::policy::{Check, CheckKind, FailoverStrategy, Mode, ProofKind, ProofPolicy, Registration, Spec};
+use baton_core::policy::{
+    Check, CheckKind, FailoverStrategy, Liveness, Mode, ProofKind, ProofPolicy, Registration, Spec,
+};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::{Phase, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
-use baton_core::transition::{TransitionKind, TransitionStatus, Trigger};
+use baton_core::transition::{Fencing, TransitionKind, TransitionStatus, Trigger};
 use proptest::prelude::*;
 use support::{announce, delete_instance, instance, put_instance, put_service, service, verdicts};
 
@@ -100,9 +102,9 @@ fn act() -> impl Strategy<Value = Act> {
     let service = 0..SERVICES.len();
     let instance = 0..INSTANCES.len();
     prop_oneof![
-        2 => (service.clone(), 0..6u8).prop_map(|(service, variant)| Act::PutService { service, variant }),
+        2 => (service.clone(), 0..7u8).prop_map(|(service, variant)| Act::PutService { service, variant }),
         1 => service.clone().prop_map(|service| Act::DeleteService { service }),
-        4 => (service.clone(), instance.clone(), 0..3u8, 1..3u8)
+        4 => (service.clone(), instance.clone(), 0..3u8, 1..5u8)
             .prop_map(|(service, instance, priority, port)| Act::PutInstance { service, instance, priority, port }),
         1 => (service.clone(), instance.clone()).prop_map(|(service, instance)| Act::DeleteInstance { service, instance }),
         12 => (1..4u64, service.clone(), instance.clone(), 0..4u8, prop::bool::weighted(0.1))
@@ -133,6 +135,7 @@ fn spec(variant: u8) -> Spec {
         3 => spec.mode = Mode::ActiveActive,
         4 => spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]),
         5 => spec.checks[0].interval = Millis(2_000),
+        6 => spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Token]),
         _ => {}
     }
     spec
@@ -151,6 +154,9 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
         Act::PutInstance { service, instance, priority, port } => {
             let mut registration = Registration::at(format!("127.0.0.1:{port}").parse().ok());
             registration.priority = u32::from(*priority);
+            if *port == 4 {
+                registration.liveness = Liveness::Heartbeat;
+            }
             Some(put_instance(SERVICES[*service], INSTANCES[*instance], registration))
         }
         Act::DeleteInstance { service, instance } => Some(delete_instance(SERVICES[*service], INSTANCES[*instance])),
@@ -308,9 +314,25 @@ impl Seen {
                 let cause = record.trigger.cause.expect("an automatic promotion has a cause");
                 prop_assert!(cause <= before.meta.revision, "which was committed before");
                 let service = before.service(&record.service).expect("the service was there");
-                let never_held = service.assignment.last_holder.is_none();
-                if proof.proof == ProofKind::NoneNeeded {
-                    prop_assert!(never_held, "none_needed only where nobody held it");
+                // What the policy accepts, told here once more and without asking the rules. An operator may step in.
+                // Where the policy itself changed in this entry, it is not known here which of the two was asked.
+                let same_policy =
+                    after.service(&record.service).is_some_and(|now| now.generation == service.generation);
+                match (&service.assignment.last_holder, proof.proof) {
+                    (_, ProofKind::Operator) => {}
+                    _ if !same_policy => {}
+                    (None, kind) => prop_assert_eq!(kind, ProofKind::NoneNeeded, "nobody was there to be stopped"),
+                    (Some(holder), ProofKind::Token) => match &service.spec.fencing.proof {
+                        ProofPolicy::Auto(_) => {
+                            prop_assert_eq!(holder.liveness, Liveness::Probe, "auto wants a lease of who heartbeats");
+                            prop_assert_eq!(proof.fencing, Fencing::Advisory);
+                        }
+                        ProofPolicy::List(accepted) => {
+                            prop_assert!(accepted.contains(&ProofKind::Token), "{accepted:?}");
+                            prop_assert_eq!(proof.fencing, Fencing::Enforced);
+                        }
+                    },
+                    (Some(holder), other) => prop_assert!(false, "{other} is no proof about {holder:?}"),
                 }
             }
             if proof.proof == ProofKind::Operator {

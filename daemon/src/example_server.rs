@@ -25,9 +25,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::exit::Exit;
-use crate::cli::output;
 use crate::orphan;
+use crate::terminal::exit::Exit;
+use crate::terminal::output;
 
 /// The arguments of `baton example-server`.
 #[derive(Debug, Args)]
@@ -125,7 +125,7 @@ async fn logged(State(server): State<Arc<Server>>, request: Request, next: Next)
     if let Ok(mut log) = server.log.lock() {
         let status = response.status().as_u16();
         // A full disk must not make the example fail in a way that nobody asked for.
-        let _ = writeln!(log, "{} {method} {} {status}", output::wall_now(), crate::cli::words::one_line(&path));
+        let _ = writeln!(log, "{} {method} {} {status}", output::wall_now(), crate::terminal::words::one_line(&path));
     }
     response
 }

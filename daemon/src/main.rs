@@ -13,6 +13,7 @@ mod node;
 mod orphan;
 mod prober;
 mod store;
+mod terminal;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -81,7 +81,7 @@ pub struct ClusterView {
 /// The answer of `/livez`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Liveness {
+pub struct ProcessLiveness {
     /// `"alive"`.
     pub status: String,
     /// The node's number.

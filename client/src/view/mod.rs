@@ -8,7 +8,7 @@ mod problem;
 mod service;
 mod stream;
 
-pub use cluster::{ClusterView, Liveness as ProcessLiveness, LocalView, NodeRole, NodeView, Readiness};
+pub use cluster::{ClusterView, LocalView, NodeRole, NodeView, ProcessLiveness, Readiness};
 pub use moves::{MoveAnswer, MoveRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
 pub use problem::{PROBLEM_JSON, Problem};

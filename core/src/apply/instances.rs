@@ -6,7 +6,7 @@ use super::{Draft, Entry, check_generation};
 use crate::command::{Done, InstanceDelete, InstancePut, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
-use crate::policy::Liveness;
+use crate::policy::{Liveness, Mode};
 use crate::probe::Health;
 use crate::state::{Change, INSTANCES_MAX, Instance};
 
@@ -113,6 +113,9 @@ impl Entry<'_> {
                 .instance(&delete.instance)
                 .actor(Some(&delete.actor)),
         );
+        if service.spec.mode == Mode::ActiveActive {
+            self.remember_who_served(&delete.service, std::iter::once(instance))?;
+        }
         if service.is_active(&delete.instance) {
             self.vacate(&delete.service, &reason, Some(&delete.actor), Some(revision))?;
         }

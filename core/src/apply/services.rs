@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Draft, Entry, check_generation};
 use crate::command::{Done, Refusal, Reply, ServiceDelete, ServicePut};
 use crate::event::EventKind;
-use crate::id::InstanceId;
-use crate::policy::Mode;
-use crate::state::{Assignment, Change, Phase, SERVICES_MAX, Service};
+use crate::id::{InstanceId, ServiceName};
+use crate::policy::{Liveness, Mode};
+use crate::state::{Assignment, Change, Holder, Instance, Phase, SERVICES_MAX, Service};
 
 impl Entry<'_> {
     pub(super) fn service_put(&mut self, put: &ServicePut) -> Reply {
@@ -57,6 +57,9 @@ impl Entry<'_> {
         if put.spec.mode == Mode::ActiveActive && old.spec.mode == Mode::ActivePassive {
             self.vacate(&put.service, "the service became active_active", Some(&put.actor), Some(revision))?;
         }
+        if put.spec.mode == Mode::ActivePassive && old.spec.mode == Mode::ActiveActive {
+            self.remember_who_served(&put.service, old.instances.values())?;
+        }
         if put.spec.checks != old.spec.checks {
             let reprobed: Vec<InstanceId> = old
                 .instances
@@ -72,6 +75,29 @@ impl Entry<'_> {
             self.count_service_again(&put.service, revision);
         }
         Ok(Done::Stored { created: false, generation, session: None })
+    }
+
+    /// All of an `active_active` service are told that they are active, and none of them is told to stop when it becomes
+    /// `active_passive` or loses one: the first active after that is not the first that ever worked, and needs a proof.
+    ///
+    /// One stands for all. It is one that heartbeats if there is one, since for that the stricter proof is owed.
+    pub(super) fn remember_who_served<'a>(
+        &mut self,
+        name: &ServiceName,
+        served: impl Iterator<Item = &'a Arc<Instance>>,
+    ) -> Result<(), Refusal> {
+        let strictness = |liveness: Liveness| match liveness {
+            Liveness::Heartbeat => 1,
+            Liveness::Probe => 0,
+        };
+        let assignment = &mut self.service_mut(name)?.assignment;
+        for instance in served {
+            let liveness = instance.registration.liveness;
+            if assignment.last_holder.as_ref().is_none_or(|held| strictness(held.liveness) < strictness(liveness)) {
+                assignment.last_holder = Some(Holder { instance: instance.id.clone(), token: None, liveness });
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn service_delete(&mut self, delete: &ServiceDelete) -> Reply {

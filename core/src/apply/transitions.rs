@@ -10,11 +10,9 @@ use crate::event::EventKind;
 use crate::id::{Revision, ServiceName, Token, TransitionId};
 use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
+use crate::rules::{not_eligible, proof_that_holds};
 use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
-use crate::transition::{
-    Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus, not_eligible,
-    proof_that_holds,
-};
+use crate::transition::{Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus};
 
 impl Entry<'_> {
     pub(super) fn transition_start(&mut self, start: &TransitionStart) -> Reply {
@@ -69,10 +67,13 @@ impl Entry<'_> {
             let why = "only \"operator\" can be asserted, and only by a named operator".to_owned();
             return Err(Refusal::ProofRefused { proof, why });
         }
+        let cause = start.trigger.cause;
+        if cause.is_some_and(|cause| !(1..=self.state.meta.revision).contains(&cause)) {
+            return Err(moved_on(format!("the cause for a {} of \"{}\"", start.kind, service.name)));
+        }
         if start.actor.is_some() {
             return Ok(());
         }
-        let cause = start.trigger.cause.filter(|cause| (1..=self.state.meta.revision).contains(cause));
         let holds = match start.kind {
             TransitionKind::Placement => {
                 let target = start.to.as_ref().and_then(|to| service.instances.get(&to.instance));
@@ -264,7 +265,7 @@ impl Entry<'_> {
             fencing: proof.fencing,
             transition: id,
         });
-        service.assignment.last_holder = Some(Holder { instance: to.instance.clone(), token, liveness });
+        service.assignment.last_holder = Some(Holder { instance: to.instance.clone(), token: Some(token), liveness });
 
         let agreed_to_proof = now.since(open.agreed).0;
         let mut done = Transition::clone(&open);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::CandidateReport;
 use crate::id::InstanceId;
 use crate::policy::FailoverStrategy;
+use crate::rules::candidate_rules;
 use crate::state::{Instance, Service};
 use crate::time::ClusterTime;
-use crate::transition::candidate_rules;
 
 /// The most candidates a report names; a service of thousands is not explained by thousands of lines.
 const REPORTED_MAX: usize = 100;

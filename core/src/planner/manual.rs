@@ -8,9 +8,10 @@ use crate::command::{Assertion, Command, Promote, Refusal, TransitionStart};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{Mode, ProofKind, words};
 use crate::probe::Health;
+use crate::rules::{not_eligible, proof_that_holds};
 use crate::state::{Service, State};
 use crate::time::ClusterTime;
-use crate::transition::{ProofRecord, TransitionKind, Trigger, not_eligible, proof_that_holds};
+use crate::transition::{ProofRecord, TransitionKind, Trigger};
 
 words! {
     /// What an operator may ask for.

@@ -16,9 +16,10 @@ use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart}
 use crate::id::InstanceId;
 use crate::policy::{Mode, inactive_parts};
 use crate::probe::Health;
+use crate::rules::{not_eligible, proof_that_holds};
 use crate::state::{Active, Instance, Phase, Service, State};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::{Transition, TransitionKind, Trigger, not_eligible, proof_that_holds};
+use crate::transition::{Transition, TransitionKind, Trigger};
 
 /// What to propose for one service, why, and when to look again if nothing changes before.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,9 @@ pub struct ServicePlan {
 }
 
 /// Plans one service at `now`. `seed` decides where the strategy is `random`; the same seed, the same choice.
+///
+/// Everybody who asks about a state takes its revision as the seed, so that what `explain` names is what is done. The
+/// choice may therefore be another one after the next event, whatever that event was about.
 pub fn plan_service(state: &State, service: &Service, now: ClusterTime, seed: u64) -> ServicePlan {
     let mut plan = Planner { state, service, now, seed, gates: Vec::new(), wake_at: None };
     let (decision, summary, command) = match service.spec.mode {

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
 use crate::policy::{Inactive, Mode, words};
 use crate::probe::Health;
+use crate::rules::Rule;
 use crate::state::Phase;
-use crate::transition::Rule;
 
 words! {
     /// What a plan comes to.

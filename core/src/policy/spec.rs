@@ -6,8 +6,11 @@ use super::Check;
 use crate::time::Millis;
 
 /// Declares a closed set of words, spelt in `snake_case` on the wire; `ALL` lists them for error messages.
+///
+/// The spelling is taken as `tt` and not as `literal`: a `literal` reaches derives in an invisible group, in which utoipa
+/// does not find the rename that serde does, and the published words would be others than the spoken ones.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:tt),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -75,7 +78,7 @@ words! {
     FailoverStrategy {
         /// The following one in order of tier and id.
         Next = "next",
-        /// Any, evenly.
+        /// Any, evenly, drawn anew with every event of the cluster: between two events the same state names the same one.
         Random = "random",
         /// The lowest tier, then the highest priority, then the least lag, then the old active's zone, then the id.
         Best = "best",

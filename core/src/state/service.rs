@@ -49,8 +49,8 @@ pub struct Active {
 pub struct Holder {
     /// The instance.
     pub instance: InstanceId,
-    /// Its token.
-    pub token: Token,
+    /// Its token. None where it served beside others in an `active_active` service: it may still work, and has none.
+    pub token: Option<Token>,
     /// How its life showed: decides what `"auto"` wants as proof.
     pub liveness: Liveness,
 }
@@ -64,7 +64,7 @@ pub struct Assignment {
     pub active: Option<Active>,
     /// The open transition. Only in the phases `switching`, `failing_over` and `promoting`.
     pub transition: Option<TransitionId>,
-    /// Who held it last, the present active included.
+    /// Who held it last, the present active included. None only where nobody was ever told to work.
     pub last_holder: Option<Holder>,
 }
 

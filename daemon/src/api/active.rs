@@ -76,6 +76,8 @@ pub(crate) async fn is_active(
 }
 
 /// Is it passive and healthy: may it serve what a standby may, such as reads?
+///
+/// Here a doubt is enough for a no: others can do the same.
 #[utoipa::path(method(get, head), path = "/v1/services/{service}/instances/{instance}/is-passive", tag = "active",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
@@ -91,7 +93,8 @@ pub(crate) async fn is_passive(
     OfInstance(service, instance): OfInstance,
     Query(consistency): Query<Consistency>,
 ) -> Result<Answer, ApiError> {
-    check(&state, consistency, &service, &instance, |told| told.role == Role::Passive && is_well(told)).await
+    check(&state, consistency, &service, &instance, |told| told.role == Role::Passive && told.health == Health::Healthy)
+        .await
 }
 
 /// Is it healthy?
@@ -104,20 +107,17 @@ pub(crate) async fn is_passive(
         ("consistency" = Option<String>, Query, description = "`linearizable` (default) or `stale`"),
     ),
     responses(
-        (status = 200, description = "Yes", body = InstanceState),
-        (status = 503, description = "No", body = InstanceState),
+        (status = 200, description = "Yes: `healthy` or `suspect`", body = InstanceState),
+        (status = 503, description = "No: `unhealthy`, `isolated` or `unknown`", body = InstanceState),
     ))]
 pub(crate) async fn is_healthy(
     State(state): State<ApiState>,
     OfInstance(service, instance): OfInstance,
     Query(consistency): Query<Consistency>,
 ) -> Result<Answer, ApiError> {
-    check(&state, consistency, &service, &instance, is_well).await
-}
-
-fn is_well(told: &InstanceState) -> bool {
-    match told.health {
-        Health::Healthy => true,
-        Health::Suspect | Health::Unhealthy | Health::Isolated | Health::Unknown => false,
-    }
+    check(&state, consistency, &service, &instance, |told| match told.health {
+        Health::Healthy | Health::Suspect => true,
+        Health::Unhealthy | Health::Isolated | Health::Unknown => false,
+    })
+    .await
 }

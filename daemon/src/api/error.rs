@@ -82,6 +82,17 @@ pub(crate) enum ApiError {
     /// There is no such transition, or its record is no longer kept.
     #[error("there is no transition \"{0}\", or its record is no longer kept")]
     NoSuchTransition(TransitionId),
+    /// A move was taken, and this node has not come so far as to know its record.
+    #[error(
+        "the move is taken as {0}, and this node has not applied it yet: GET /v1/transitions/{0} will say how it went"
+    )]
+    MoveUnseen(TransitionId),
+    /// The client wants repeats to be harmless, and they are not.
+    #[error(
+        "Idempotency-Key is not honoured yet, so a repeated request may act twice: send it without the key, and look \
+         before you repeat it"
+    )]
+    IdempotencyKey,
     /// The service has no active now.
     #[error("\"{service}\" has no active: its phase is {phase}; GET /v1/services/{service}/explain says why")]
     NoActive {
@@ -196,6 +207,12 @@ impl ApiError {
             Self::HostNotAllowed { .. } => (StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", "Host not allowed"),
             Self::OriginNotAllowed { .. } => (StatusCode::FORBIDDEN, "origin_not_allowed", "Origin not allowed"),
             Self::NoSuchTransition(_) => (StatusCode::NOT_FOUND, "no_such_transition", "No such transition"),
+            Self::MoveUnseen(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", "It is taken, and not seen yet")
+            }
+            Self::IdempotencyKey => {
+                (StatusCode::BAD_REQUEST, "idempotency_key_unsupported", "Idempotency keys are not known yet")
+            }
             Self::NoActive { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_active", "No instance is active"),
             Self::Behind { .. } => (StatusCode::SERVICE_UNAVAILABLE, "behind", "This node is behind"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),

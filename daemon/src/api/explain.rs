@@ -28,7 +28,7 @@ pub(crate) async fn explain(
     let view = read(&state, consistency).await?;
     let service = service_in(&view, &name)?;
     let now = state.consensus.now().time;
-    // The revision as seed: the same state gives the same report, wherever it is asked for.
+    // The revision as seed, as the controller does it: what is named here is what is done.
     let plan = plan_service(&view.state, service, now, view.state.meta.revision);
     Ok(Answer::json(&plan.report)?.at(view.state.meta.revision))
 }

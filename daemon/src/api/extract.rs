@@ -2,11 +2,13 @@
 //! paths, bodies, and preconditions; query strings have a room of their own.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
@@ -19,6 +21,15 @@ use super::query::{short, whole};
 
 /// The longest body: a spec with its every field, its certificates and room to spare, and nothing that hurts to hold.
 pub(crate) const BODY_MAX: usize = 256 * 1024;
+
+/// What a request of this very machine is called, while nobody has a name.
+const LOCAL_ACTOR: &str = "local";
+
+/// What a request from elsewhere is called.
+const ANONYMOUS_ACTOR: &str = "anonymous";
+
+/// The header that will make repeats harmless (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How long a body may take to arrive: a slow sender must not hold a connection for ever.
 const BODY_WAIT: Duration = Duration::from_secs(10);
@@ -76,6 +87,33 @@ impl<S: Send + Sync> FromRequestParts<S> for OfTransition {
         let segments = segments(parts, state).await?;
         let mut errors = Vec::new();
         segment(&segments, "id", &mut errors).map(Self).ok_or(ApiError::Invalid(errors))
+    }
+}
+
+/// Who asks, as records and events name them. There are no access tokens yet, so nobody has a name: what is known is
+/// whether the request came from this machine.
+pub(crate) struct Asker(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let far = parts.extensions.get::<ConnectInfo<SocketAddr>>().is_some_and(|from| !is_local(from.0));
+        Ok(Self(if far { ANONYMOUS_ACTOR } else { LOCAL_ACTOR }.to_owned()))
+    }
+}
+
+fn is_local(address: SocketAddr) -> bool {
+    // A listener for both families sees an IPv4 client as ::ffff:127.0.0.1.
+    address.ip().to_canonical().is_loopback()
+}
+
+/// A request without an `Idempotency-Key`. A key that was ignored would be relied on: a repeat would act twice.
+pub(crate) struct Unrepeated;
+
+impl<S: Send + Sync> FromRequestParts<S> for Unrepeated {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        if parts.headers.contains_key(IDEMPOTENCY_KEY) { Err(ApiError::IdempotencyKey) } else { Ok(Self) }
     }
 }
 
@@ -242,6 +280,16 @@ mod tests {
         assert!(matches!(given(&[(IF_MATCH, "\"1\""), (IF_MATCH, "\"2\"")]), Err(ApiError::Invalid(_))));
         assert!(matches!(given(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]), Err(ApiError::Invalid(_))));
         assert!(matches!(given(&[(IF_NONE_MATCH, "\"1\"")]), Err(ApiError::Invalid(_))));
+    }
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for near in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_local(near.parse().expect("an address")), "{near}");
+        }
+        for far in ["10.0.0.7:1", "[fe80::1]:1", "[::ffff:10.0.0.7]:1", "0.0.0.0:1"] {
+            assert!(!is_local(far.parse().expect("an address")), "{far}");
+        }
     }
 
     #[test]

@@ -8,11 +8,11 @@ use baton_core::policy::{Registration, parse_registration};
 
 use super::answer::Answer;
 use super::error::ApiError;
-use super::extract::{JsonBody, NoBody, OfInstance, OfService, Precondition};
+use super::extract::{Asker, JsonBody, NoBody, OfInstance, OfService, Precondition};
 use super::longpoll::{instance_in, page_after, read, read_changed, service_in};
 use super::query::{Consistency, Listing, Query};
 use super::write::{applied_here, propose_if, removed, stored};
-use super::{ApiState, LOCAL_ACTOR, views};
+use super::{ApiState, views};
 use crate::store::View;
 
 /// A service's instances
@@ -67,6 +67,7 @@ pub(crate) async fn list(
 pub(crate) async fn put(
     State(state): State<ApiState>,
     OfInstance(service, instance): OfInstance,
+    Asker(actor): Asker,
     precondition: Precondition,
     Query(()): Query<()>,
     JsonBody(body): JsonBody,
@@ -81,7 +82,7 @@ pub(crate) async fn put(
             registration: registration.clone(),
             session: session.clone(),
             if_generation,
-            actor: LOCAL_ACTOR.to_owned(),
+            actor: actor.clone(),
         })
     })
     .await?;
@@ -127,6 +128,7 @@ pub(crate) async fn get(
 pub(crate) async fn delete(
     State(state): State<ApiState>,
     OfInstance(service, instance): OfInstance,
+    Asker(actor): Asker,
     precondition: Precondition,
     Query(()): Query<()>,
     _: NoBody,
@@ -137,7 +139,7 @@ pub(crate) async fn delete(
             service: service.clone(),
             instance: instance.clone(),
             if_generation,
-            actor: LOCAL_ACTOR.to_owned(),
+            actor: actor.clone(),
         })
     })
     .await?;

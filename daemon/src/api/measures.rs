@@ -51,6 +51,18 @@ fn describe() {
     describe_gauge!("baton_info", "Always 1; the version is a label");
 }
 
+/// Whether an answer may wait for something to happen: its time would say nothing about us. `after` alone is a long
+/// poll everywhere but in the history, which answers at once.
+fn waits(route: &str, query: Option<&str>) -> bool {
+    let asked =
+        |name: &str| query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name)));
+    match route {
+        "/v1/watch" => true,
+        "/v1/events" => false,
+        _ => asked("after"),
+    }
+}
+
 /// Counts a request, and how long its answer took to begin.
 pub(crate) async fn measure(request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -65,7 +77,7 @@ pub(crate) async fn measure(request: Request, next: Next) -> Response {
     };
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let waits = request.uri().query().is_some_and(|query| query.contains("after=")) || route == "/v1/watch";
+    let waits = waits(&route, request.uri().query());
     let response = next.run(request).await;
     let status = response.status().as_u16().to_string();
     counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status).increment(1);
@@ -120,4 +132,27 @@ pub(crate) async fn metrics(State(state): State<ApiState>, Query(()): Query<()>)
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::waits;
+
+    #[test]
+    fn only_what_may_wait_is_left_out_of_the_times() {
+        for (route, query) in [
+            ("/v1/watch", None),
+            ("/v1/services", Some("after=7")),
+            ("/v1/services/{service}", Some("consistency=stale&after=7&wait=1s")),
+        ] {
+            assert!(waits(route, query), "{route} {query:?}");
+        }
+        for (route, query) in [
+            ("/v1/events", Some("after=7&limit=10")),
+            ("/v1/services", None),
+            ("/v1/services", Some("cursor=hereafter=1")),
+        ] {
+            assert!(!waits(route, query), "{route} {query:?}");
+        }
+    }
 }

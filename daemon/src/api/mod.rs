@@ -45,9 +45,6 @@ use error::ApiError;
 pub(crate) use document::openapi;
 pub(crate) use measures::recorder;
 
-/// Who asks, while the listener is open to its own machine only and knows no names.
-const LOCAL_ACTOR: &str = "local";
-
 /// What the API needs of the node.
 #[derive(Clone)]
 pub(crate) struct ApiState {

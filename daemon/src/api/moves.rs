@@ -13,12 +13,12 @@ use baton_core::policy::ProofKind;
 use baton_core::transition::{Transition, TransitionStatus};
 use tokio::time::Instant;
 
+use super::ApiState;
 use super::answer::Answer;
 use super::error::ApiError;
-use super::extract::{JsonBody, OfService};
+use super::extract::{Asker, JsonBody, OfService, Unrepeated};
 use super::longpoll::read;
 use super::query::{Consistency, Query};
-use super::{ApiState, LOCAL_ACTOR};
 
 /// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it
 /// stands.
@@ -32,42 +32,58 @@ const REASON_MAX: usize = 500;
 /// Forced: it works on a well active too. It bypasses waiting for the active to be down, never mutual exclusion and
 /// never the need for a proof. `dry_run` only tells what would be done.
 #[utoipa::path(post, path = "/v1/services/{service}/failover", tag = "moves",
-    params(("service" = ServiceName, Path, description = "The service's name")),
+    params(
+        ("service" = ServiceName, Path, description = "The service's name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not known yet: a request that carries one is \
+            refused with `idempotency_key_unsupported`, since repeating it may act twice"),
+    ),
     request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
         (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
+            content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
             `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn failover(
     State(state): State<ApiState>,
     OfService(service): OfService,
+    Asker(actor): Asker,
+    _: Unrepeated,
     Query(()): Query<()>,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
-    make(&state, &service, ManualMove::Failover, &body).await
+    make(&state, &service, ManualMove::Failover, actor, &body).await
 }
 
 /// Move the active, both sides being well
 #[utoipa::path(post, path = "/v1/services/{service}/switchover", tag = "moves",
-    params(("service" = ServiceName, Path, description = "The service's name")),
+    params(
+        ("service" = ServiceName, Path, description = "The service's name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not known yet: a request that carries one is \
+            refused with `idempotency_key_unsupported`, since repeating it may act twice"),
+    ),
     request_body(content = MoveRequest, example = json!({"to": "b", "reason": "kernel update on db-1"})),
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
         (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
+            content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
             `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn switchover(
     State(state): State<ApiState>,
     OfService(service): OfService,
+    Asker(actor): Asker,
+    _: Unrepeated,
     Query(()): Query<()>,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
-    make(&state, &service, ManualMove::Switchover, &body).await
+    make(&state, &service, ManualMove::Switchover, actor, &body).await
 }
 
 fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
@@ -89,15 +105,16 @@ fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
     })
 }
 
-async fn make(state: &ApiState, service: &ServiceName, wanted: ManualMove, body: &Json) -> Result<Answer, ApiError> {
+async fn make(
+    state: &ApiState,
+    service: &ServiceName,
+    wanted: ManualMove,
+    actor: String,
+    body: &Json,
+) -> Result<Answer, ApiError> {
     let asked = parse(body).map_err(ApiError::Invalid)?;
-    let request = ManualRequest {
-        wanted,
-        to: asked.to,
-        reason: asked.reason,
-        actor: LOCAL_ACTOR.to_owned(),
-        asserts_stopped: asked.proof.is_some(),
-    };
+    let request =
+        ManualRequest { wanted, to: asked.to, reason: asked.reason, actor, asserts_stopped: asked.proof.is_some() };
     let view = read(state, Consistency::Linearizable).await?;
     let revision = view.state.meta.revision;
     let mut plan = plan_manual(&view.state, service, &request, state.consensus.now().time, revision)?;
@@ -117,7 +134,7 @@ async fn make(state: &ApiState, service: &ServiceName, wanted: ManualMove, body:
 }
 
 /// Waits for a transition's end, and answers with its record: 200 at its end, 202 while it is open.
-async fn to_its_end(state: &ApiState, id: TransitionId) -> Result<Answer, ApiError> {
+pub(super) async fn to_its_end(state: &ApiState, id: TransitionId) -> Result<Answer, ApiError> {
     let reader = state.consensus.reader();
     let mut applied = reader.watch();
     let deadline = Instant::now() + MOVE_WAIT;
@@ -136,7 +153,8 @@ async fn to_its_end(state: &ApiState, id: TransitionId) -> Result<Answer, ApiErr
             true
         };
         if over {
-            let record = record.ok_or(ApiError::NoSuchTransition(id))?;
+            // It is committed: that this node has not come so far says nothing against it.
+            let record = record.ok_or(ApiError::MoveUnseen(id))?;
             let status = if open { StatusCode::ACCEPTED } else { StatusCode::OK };
             let told = MoveAnswer::Made(Box::new(record.as_ref().clone()));
             return Ok(Answer::json(&told)?.at(view.state.meta.revision).status(status));

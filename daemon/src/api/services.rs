@@ -8,11 +8,11 @@ use baton_core::policy::{Spec, parse_spec};
 
 use super::answer::Answer;
 use super::error::ApiError;
-use super::extract::{JsonBody, NoBody, OfService, Precondition};
+use super::extract::{Asker, JsonBody, NoBody, OfService, Precondition};
 use super::longpoll::{page_after, read_changed, service_in};
 use super::query::{Fresh, Listing, Query};
 use super::write::{applied_here, propose_if, removed, stored};
-use super::{ApiState, LOCAL_ACTOR, views};
+use super::{ApiState, views};
 use crate::store::View;
 
 /// All services
@@ -62,6 +62,7 @@ pub(crate) async fn list(
 pub(crate) async fn put(
     State(state): State<ApiState>,
     OfService(service): OfService,
+    Asker(actor): Asker,
     precondition: Precondition,
     Query(()): Query<()>,
     JsonBody(body): JsonBody,
@@ -73,7 +74,7 @@ pub(crate) async fn put(
             service: service.clone(),
             spec: spec.clone(),
             if_generation,
-            actor: LOCAL_ACTOR.to_owned(),
+            actor: actor.clone(),
         })
     })
     .await?;
@@ -119,13 +120,14 @@ pub(crate) async fn get(
 pub(crate) async fn delete(
     State(state): State<ApiState>,
     OfService(service): OfService,
+    Asker(actor): Asker,
     precondition: Precondition,
     Query(()): Query<()>,
     _: NoBody,
 ) -> Result<Answer, ApiError> {
     let generation_now = |view: &View| view.state.service(&service).map(|service| service.generation);
     propose_if(&state, precondition, generation_now, |if_generation| {
-        Command::ServiceDelete(ServiceDelete { service: service.clone(), if_generation, actor: LOCAL_ACTOR.to_owned() })
+        Command::ServiceDelete(ServiceDelete { service: service.clone(), if_generation, actor: actor.clone() })
     })
     .await?;
     let revision = applied_here(&state, |view| generation_now(view).is_none()).await;

@@ -8,7 +8,9 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::routing::get;
 use baton_client::view::PROBLEM_JSON;
-use baton_core::command::{Command, Done};
+use baton_core::command::{Command, Done, NodeAnnounce, VerdictReport, VerdictsRecord};
+use baton_core::id::{NodeId, TransitionId};
+use baton_core::probe::{Evidence, Verdict};
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -67,6 +69,28 @@ impl Node {
         stored["revision"].as_u64().expect("the leader has applied it")
     }
 
+    async fn announce(&self, node: NodeId) {
+        let (api, peer) = (format!("127.0.0.1:{node}"), format!("127.0.0.1:10{node}"));
+        let announced = NodeAnnounce { node, api, peer, version: "0.1.0".to_owned() };
+        self.state.consensus.propose(Command::NodeAnnounce(announced)).await.expect("a quorum").expect("taken");
+    }
+
+    /// What a node holds of `orders/a`.
+    async fn say(&self, observer: NodeId, verdict: Verdict) {
+        let (service, instance) = ("orders".parse().expect("a name"), "a".parse().expect("an id"));
+        let epoch = self.state.consensus.reader().view().state.instance(&service, &instance).expect("there").epoch;
+        let evidence = Evidence {
+            check: "tcp".to_owned(),
+            class: None,
+            detail: "as told".to_owned(),
+            streak: 1,
+            first_failure_age: None,
+        };
+        let verdicts = vec![VerdictReport { service, instance, epoch, verdict, evidence }];
+        let report = Command::VerdictsRecord(VerdictsRecord { observer, verdicts });
+        self.state.consensus.propose(report).await.expect("a quorum").expect("taken");
+    }
+
     async fn forget(&self, through: u64) {
         let done = self.state.consensus.propose(Command::EventsCompact { through }).await;
         assert_eq!(done.expect("a quorum"), Ok(Done::Ok));
@@ -79,6 +103,13 @@ async fn read(response: Response) -> (u16, Value) {
     assert_eq!(problem, status >= 400, "errors are problems and nothing else is");
     assert!(response.headers().contains_key("baton-revision") && response.headers().contains_key("baton-staleness-ms"));
     let bytes = timeout(SOON, response.into_body().collect()).await.expect("in time").expect("a body").to_bytes();
+    (status, serde_json::from_slice(&bytes).expect("JSON"))
+}
+
+async fn read_problem(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
     (status, serde_json::from_slice(&bytes).expect("JSON"))
 }
 
@@ -179,6 +210,67 @@ async fn nobody_is_answered_from_before_what_they_have_seen() {
     let waiting = node.json(&request, "");
     let (waited, _) = tokio::join!(waiting, node.json("DELETE /v1/services/orders", ""));
     assert_eq!((waited.0, &waited.1["code"]), (404, &Value::from("no_such_service")));
+}
+
+#[tokio::test]
+async fn a_doubt_is_no_verdict() {
+    let node = Node::start().await;
+    node.fill().await;
+    // `is-active`, `is-passive` and `is-healthy` of an instance that nobody has made the active.
+    let ask = async |word: &str| {
+        let response = node.ask(&format!("GET /v1/services/orders/instances/a/{word}"), "").await;
+        response.status().as_u16()
+    };
+    let all = async || (ask("is-active").await, ask("is-passive").await, ask("is-healthy").await);
+    assert_eq!(all().await, (503, 503, 503), "nobody has looked");
+    for observer in 1..=3 {
+        node.announce(observer).await;
+        node.say(observer, Verdict::Up).await;
+    }
+    assert_eq!(all().await, (503, 200, 200), "healthy");
+    node.say(1, Verdict::Down).await;
+    assert_eq!(all().await, (503, 503, 200), "one of three is no quorum");
+    node.say(2, Verdict::Down).await;
+    assert_eq!(all().await, (503, 503, 503), "two of three are one");
+}
+
+#[tokio::test]
+async fn a_move_that_is_taken_is_never_called_unknown_by_name() {
+    let node = Node::start().await;
+    // Whoever stops waiting, whether time is up or the node ends, knows nothing of this record.
+    node.shutdown.cancel();
+    let told = moves::to_its_end(&node.state, TransitionId(99)).await.map(|_| ()).expect_err("no record");
+    let (status, problem) = read_problem(axum::response::IntoResponse::into_response(told)).await;
+    assert_eq!((status, &problem["code"]), (503, &Value::from("outcome_unknown")));
+    assert!(problem["detail"].as_str().is_some_and(|told| told.contains("/v1/transitions/tr-99")), "{problem}");
+}
+
+#[tokio::test]
+async fn a_key_that_would_be_ignored_is_refused() {
+    let node = Node::start().await;
+    node.fill().await;
+    for kind in ["failover", "switchover"] {
+        let request = Request::builder().method("POST").uri(format!("/v1/services/orders/{kind}"));
+        let request = request.header(HOST, "127.0.0.1").header("Idempotency-Key", "\"8e03978e\"");
+        let request = request.body(Body::from(r#"{"reason":"x"}"#)).expect("a request");
+        let (status, problem) = read(router(node.state.clone()).oneshot(request).await.expect("an answer")).await;
+        assert_eq!((status, &problem["code"]), (400, &Value::from("idempotency_key_unsupported")), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_comes_from_elsewhere_is_not_called_local() {
+    let node = Node::start().await;
+    for (name, from, actor) in [("near", "127.0.0.1:5", "local"), ("far", "10.0.0.7:5", "anonymous")] {
+        let from: std::net::SocketAddr = from.parse().expect("an address");
+        let request = Request::builder().method("PUT").uri(format!("/v1/services/{name}")).header(HOST, "127.0.0.1");
+        let request = request.extension(axum::extract::ConnectInfo(from)).body(Body::from("{}")).expect("a request");
+        let (status, stored) = read(router(node.state.clone()).oneshot(request).await.expect("an answer")).await;
+        assert_eq!(status, 201, "{stored}");
+        let (_, page) = node.json("GET /v1/events?limit=1000", "").await;
+        let last = page["items"].as_array().and_then(|items| items.last()).expect("an event").clone();
+        assert_eq!((&last["service"], &last["actor"]), (&Value::from(name), &Value::from(actor)));
+    }
 }
 
 #[tokio::test]

@@ -1,19 +1,17 @@
 //! The command line: which words there are, what they take, and how a command ends. What a command does is its own room's.
 
-pub(crate) mod exit;
-pub(crate) mod output;
 mod serve;
 mod status;
 mod watch;
-pub(crate) mod words;
 
 use std::process::ExitCode;
 
 use baton_client::{Client, ClientError};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::exit::Exit;
 use crate::config::ServeArgs;
+use crate::terminal::exit::{self, Exit};
+use crate::terminal::output;
 use crate::{demo, example_server};
 
 /// Decides which instance of a service is active, proves that the old one has stopped, and tells everyone.

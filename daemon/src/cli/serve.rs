@@ -1,8 +1,8 @@
 //! `baton serve` and the commands about its configuration. What a node does is `node`'s.
 
-use super::exit::Exit;
-use super::output::complain;
 use crate::config::ServeArgs;
+use crate::terminal::exit::Exit;
+use crate::terminal::output::complain;
 use crate::{api, node};
 
 /// Runs a node to its end.

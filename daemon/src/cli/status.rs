@@ -10,11 +10,13 @@ use baton_core::time::WallTime;
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::Exit;
-use super::output::{BAD, Cell, DIM, DOUBT, GOOD, PLAIN, STRONG, Table, age, cell, data, paint, remark, styled};
-use super::output::{clock, wall_now};
-use super::words::one_line;
 use super::{GlobalArgs, Output};
+use crate::terminal::exit::Exit;
+use crate::terminal::output::{
+    BAD, Cell, DIM, DOUBT, GOOD, PLAIN, STRONG, Table, age, cell, data, paint, remark, styled,
+};
+use crate::terminal::output::{clock, wall_now};
+use crate::terminal::words::one_line;
 
 /// The arguments of `baton status`.
 #[derive(Debug, Args)]

@@ -5,10 +5,10 @@ use baton_client::{ClientError, EventStream, StreamItem, WatchFilter};
 use baton_core::id::{Revision, ServiceName};
 use clap::Args;
 
-use super::exit::Exit;
-use super::output::{data, remark};
-use super::words::{line, one_line};
 use super::{GlobalArgs, Output};
+use crate::terminal::exit::Exit;
+use crate::terminal::output::{data, remark};
+use crate::terminal::words::{line, one_line};
 
 /// The arguments of `baton watch`.
 #[derive(Debug, Args)]

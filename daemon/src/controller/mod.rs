@@ -55,7 +55,6 @@ struct Tenure {
     wake: BTreeMap<ServiceName, Instant>,
     /// Services with a proposal under way: one at a time each.
     busy: BTreeSet<ServiceName>,
-    seed: u64,
 }
 
 type Outcome = (ServiceName, Result<Reply, ProposeError>);
@@ -63,16 +62,7 @@ type Outcome = (ServiceName, Result<Reply, ProposeError>);
 impl Tenure {
     fn new(consensus: Consensus, leads: Leadership) -> Self {
         let dirty = consensus.reader().view().state.services.keys().cloned().collect();
-        Self {
-            consensus,
-            leads,
-            since: Instant::now(),
-            dirty,
-            wake: BTreeMap::new(),
-            busy: BTreeSet::new(),
-            // Entropy comes from the edge: the planner's `random` strategy is a function of it.
-            seed: uuid::Uuid::now_v7().as_u64_pair().1,
-        }
+        Self { consensus, leads, since: Instant::now(), dirty, wake: BTreeMap::new(), busy: BTreeSet::new() }
     }
 
     async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>, shutdown: &CancellationToken) {
@@ -146,8 +136,8 @@ impl Tenure {
             }
             self.wake.remove(&name);
             let Some(service) = view.state.service(&name) else { continue };
-            self.seed = self.seed.wrapping_add(1);
-            let plan = plan_service(&view.state, service, now, self.seed);
+            // The revision as seed, as everywhere: `explain` of this state names what is done here.
+            let plan = plan_service(&view.state, service, now, view.state.meta.revision);
             if let Some(at) = plan.wake_at {
                 self.wake.insert(name.clone(), Instant::now() + at.since(now).as_duration());
             }

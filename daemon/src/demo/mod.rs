@@ -1,6 +1,6 @@
 //! `baton demo`: a whole cluster on this machine, real processes and real kills, told as it happens.
 //!
-//! `script` plays the acts on a `stage` of `children`; `feed` hears the events, `calls` is the client that wants to be served,
+//! `script` plays the acts about servers on a `stage` of `children`, `leader` the one about nodes; `feed` hears the events, `calls` is the client that wants to be served,
 //! `narrator` speaks, `summary` says what held. Nothing here has a private door into a node: it all goes through the API.
 
 mod calls;
@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::narrator::Narrator;
 use self::stage::Stage;
-use crate::cli::exit::Exit;
-use crate::cli::output::{BAD, paint};
+use crate::terminal::exit::Exit;
+use crate::terminal::output::{BAD, paint};
 
 /// The arguments of `baton demo`.
 #[derive(Debug, Args)]
@@ -147,6 +147,7 @@ fn interruption() -> io::Result<impl Future<Output = ()>> {
 /// All acts, and whether all that was expected held.
 async fn play(stage: &mut Stage, once: bool) -> Result<bool, DemoError> {
     script::acts(stage).await?;
+    leader::the_leader_is_killed(stage).await?;
     let held = finale::summary(stage).await?;
     if once {
         return Ok(held);

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use baton_core::event::Event;
 
-use crate::cli::output::{BAD, DIM, GOOD, NEWS, STRONG, paint};
-use crate::cli::words;
+use crate::terminal::output::{BAD, DIM, GOOD, NEWS, STRONG, paint};
+use crate::terminal::words;
 
 /// Pictures of the spinner.
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];

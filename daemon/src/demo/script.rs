@@ -14,10 +14,9 @@ use serde_json::json;
 use super::DemoError;
 use super::calls::Calls;
 use super::feed::{Feed, Heard};
-use super::leader;
 use super::stage::{Stage, asking};
 use super::summary::promotions_heard;
-use crate::cli::output::{DIM, STRONG, length, paint};
+use crate::terminal::output::{DIM, STRONG, length, paint};
 
 /// The checks of the play: usual settings, only quicker.
 const INTERVAL_MS: u64 = 500;
@@ -33,14 +32,14 @@ pub(super) const START_MAX: Duration = Duration::from_secs(20);
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a new active is watched at work before the next blow.
 const SCENE: Duration = Duration::from_millis(1_500);
-/// Plays the acts one to six.
+
+/// Plays the acts one to five.
 pub(super) async fn acts(stage: &mut Stage) -> Result<(), DemoError> {
     the_cluster_forms(stage).await?;
     somebody_is_active(stage).await?;
     the_active_breaks(stage).await?;
     the_active_is_killed(stage).await?;
-    the_dead_return(stage).await?;
-    leader::the_leader_is_killed(stage).await
+    the_dead_return(stage).await
 }
 
 /// A measured time for a sentence.
@@ -264,9 +263,9 @@ async fn tell(stage: &Stage, heard: &Heard) -> Result<Transition, DemoError> {
             "     node {} says {}: check \"{}\", {} in a row,{failure} {}",
             held.observer,
             held.verdict,
-            crate::cli::words::one_line(&evidence.check),
+            crate::terminal::words::one_line(&evidence.check),
             evidence.streak,
-            crate::cli::words::one_line(&evidence.detail)
+            crate::terminal::words::one_line(&evidence.detail)
         ));
     }
     if let Some(proof) = &record.proof {

@@ -1,6 +1,6 @@
 //! What was expected and what held, and the tables at the end of the play.
 
-use crate::cli::output::{BAD, GOOD, STRONG, Table, cell, length, paint, styled};
+use crate::terminal::output::{BAD, GOOD, STRONG, Table, cell, length, paint, styled};
 
 use super::calls::Totals;
 use super::feed::Heard;

@@ -345,36 +345,3 @@ async fn a_failure_seen_by_a_stopped_node_is_not_believed() {
     // The next one is in time again.
     assert_failed(prober.next().await.remove(0).seen, FailureClass::Timeout, "no answer");
 }
-
-/// Tells what many targets cost. Printed, not asserted: a busy machine is not a defect.
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_targets() {
-    let well = serve(|stream| async move { drop(stream) }).await;
-    let mut prober = prober();
-    for number in 0..10_000_u64 {
-        let tcp = Check { interval: Millis(2_000), fast_interval: Millis(2_000), ..check(CheckKind::Tcp) };
-        prober.insert(Target { hash: spread(number), ..target(well, &tcp) });
-    }
-    let cpu = || {
-        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Duration::new(u64::try_from(used.tv_sec).unwrap_or(0), u32::try_from(used.tv_nsec).unwrap_or(0))
-    };
-    let (begin, cpu_before, mut wakes, mut probes, mut discarded) = (Instant::now(), cpu(), 0, 0, 0);
-    let mut latest = Duration::ZERO;
-    while begin.elapsed() < Duration::from_secs(4) {
-        let results = prober.next().await;
-        wakes += 1;
-        for result in results {
-            probes += 1;
-            discarded += usize::from(result.seen.is_err());
-            latest = latest.max(result.timing.started.since(result.timing.due));
-        }
-    }
-    eprintln!(
-        "10,000 targets every 2 s: {probes} probes in {:?}, {wakes} batches of results, {:?} of CPU (server included), \
-         {discarded} discarded, the latest began {latest:?} late",
-        begin.elapsed(),
-        cpu() - cpu_before
-    );
-    assert!(probes >= 5_000, "{probes}");
-}
