@@ -22,36 +22,66 @@ pub struct Rule {
     pub why: String,
 }
 
-/// Every rule for promoting `instance`, met or not, in the order in which they are told.
+/// What is asked of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Healthy,
+    MinHealthy,
+    NotLeaving,
+}
+
+/// Each rule and whether it is met: no text is made, for a planner asks this of thousands. `None`: the service does not ask
+/// for it.
+fn verdicts(
+    service: &Service,
+    instance: &Instance,
+    leaving: Option<&InstanceId>,
+    now: ClusterTime,
+) -> [Option<(Asked, bool)>; 3] {
+    let wanted = service.spec.failover.min_healthy;
+    let healthy = instance.health == Health::Healthy;
+    let min_healthy =
+        (wanted > Millis::ZERO && healthy).then(|| (Asked::MinHealthy, now.since(instance.health_since) >= wanted));
+    let leaves = (leaving == Some(&instance.id)).then_some((Asked::NotLeaving, false));
+    [Some((Asked::Healthy, healthy)), min_healthy, leaves]
+}
+
+/// Whether `instance` may be promoted.
 ///
 /// `leaving` is the active that a failover moves away from: it is no candidate while it is what the move is about.
+pub fn may_be_promoted(service: &Service, instance: &Instance, leaving: Option<&InstanceId>, now: ClusterTime) -> bool {
+    verdicts(service, instance, leaving, now).iter().flatten().all(|(_, pass)| *pass)
+}
+
+/// Every rule for promoting `instance`, met or not, in the order in which they are told.
 pub fn candidate_rules(
     service: &Service,
     instance: &Instance,
     leaving: Option<&InstanceId>,
     now: ClusterTime,
 ) -> Vec<Rule> {
-    let rule = |rule: &str, pass: bool, why: String| Rule { rule: rule.to_owned(), pass, why };
-    let mut rules = vec![rule(
-        "healthy",
-        instance.health == Health::Healthy,
-        match instance.health {
-            Health::Healthy => "the observers agree that it is healthy".to_owned(),
-            Health::Unknown => "nobody has seen it yet: health is unknown".to_owned(),
-            Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
-            Health::Unhealthy => format!("it is unhealthy: {}", instance.doubts()),
-            Health::Isolated => "it is isolated by an operator".to_owned(),
-        },
-    )];
-    let wanted = service.spec.failover.min_healthy;
-    if wanted > Millis::ZERO && instance.health == Health::Healthy {
-        let held = now.since(instance.health_since);
-        rules.push(rule("min_healthy", held >= wanted, format!("healthy for {held}, min_healthy is {wanted}")));
+    let tell = |(asked, pass)| {
+        let (rule, why) = match asked {
+            Asked::Healthy => ("healthy", health_told(instance)),
+            Asked::MinHealthy => {
+                let held = now.since(instance.health_since);
+                ("min_healthy", format!("healthy for {held}, min_healthy is {}", service.spec.failover.min_healthy))
+            }
+            Asked::NotLeaving => ("not_leaving", "it is the instance that this move leaves".to_owned()),
+        };
+        Rule { rule: rule.to_owned(), pass, why }
+    };
+    verdicts(service, instance, leaving, now).into_iter().flatten().map(tell).collect()
+}
+
+fn health_told(instance: &Instance) -> String {
+    match instance.health {
+        Health::Healthy => "the observers agree that it is healthy".to_owned(),
+        Health::Unknown => "nobody has seen it yet: health is unknown".to_owned(),
+        Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
+        Health::Unhealthy => format!("it is unhealthy: {}", instance.doubts()),
+        Health::Isolated => "it is isolated by an operator".to_owned(),
     }
-    if leaving == Some(&instance.id) {
-        rules.push(rule("not_leaving", false, "it is the instance that this move leaves".to_owned()));
-    }
-    rules
 }
 
 /// The first rule that `instance` fails, if any.
@@ -61,6 +91,9 @@ pub fn not_eligible(
     leaving: Option<&InstanceId>,
     now: ClusterTime,
 ) -> Option<String> {
+    if may_be_promoted(service, instance, leaving, now) {
+        return None;
+    }
     candidate_rules(service, instance, leaving, now).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::CandidateReport;
 use crate::id::InstanceId;
 use crate::policy::FailoverStrategy;
-use crate::rules::candidate_rules;
+use crate::rules::{candidate_rules, may_be_promoted};
 use crate::state::{Instance, Service};
 use crate::time::ClusterTime;
 
@@ -20,11 +20,8 @@ pub fn rank<'a>(
     now: ClusterTime,
     seed: u64,
 ) -> Vec<&'a Arc<Instance>> {
-    let mut ranked: Vec<&Arc<Instance>> = service
-        .instances
-        .values()
-        .filter(|instance| candidate_rules(service, instance, leaving, now).iter().all(|rule| rule.pass))
-        .collect();
+    let mut ranked: Vec<&Arc<Instance>> =
+        service.instances.values().filter(|instance| may_be_promoted(service, instance, leaving, now)).collect();
     let holder = service.assignment.last_holder.as_ref().and_then(|held| service.instances.get(&held.instance));
     match service.spec.failover.strategy {
         FailoverStrategy::Best => {
@@ -81,8 +78,7 @@ pub(super) fn report(
     seed: u64,
 ) -> Vec<CandidateReport> {
     let ranked = rank(service, leaving, now, seed);
-    let others =
-        service.instances.values().filter(|instance| !ranked.iter().any(|ranked| Arc::ptr_eq(ranked, instance)));
+    let others = service.instances.values().filter(|instance| !may_be_promoted(service, instance, leaving, now));
     let all = ranked.iter().copied().enumerate().map(|(at, instance)| (Some(at as u32 + 1), instance));
     all.chain(others.map(|instance| (None, instance)))
         .take(REPORTED_MAX)

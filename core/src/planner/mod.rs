@@ -253,15 +253,11 @@ impl Planner<'_> {
         } else {
             self.gate_automatic(service.spec.failover.automatic)
         };
-        let unknown: Vec<&str> = service
-            .instances
-            .values()
-            .filter(|instance| instance.health == Health::Unknown)
-            .map(|instance| instance.id.as_str())
-            .collect();
+        let unseen = || service.instances.values().filter(|instance| instance.health == Health::Unknown);
+        let unknown = unseen().count();
         let patience = Millis(service.longest_interval().0.saturating_mul(2));
         let waited = self.now.since(service.populated_at);
-        let known = if unknown.is_empty() {
+        let known = if unknown == 0 {
             self.gate("everyone_seen", true, "the health of every instance is known, so priority counts")
         } else if waited >= patience {
             self.gate(
@@ -271,11 +267,11 @@ impl Planner<'_> {
             )
         } else {
             self.wake(service.populated_at.plus(patience));
-            let list = unknown.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+            let list = unseen().take(5).map(|instance| instance.id.as_str()).collect::<Vec<_>>().join(", ");
             self.gate(
                 "everyone_seen",
                 false,
-                format!("{} not seen yet ({list}); waiting up to {patience}, so that priority counts", unknown.len()),
+                format!("{unknown} not seen yet ({list}); waiting up to {patience}, so that priority counts"),
             )
         };
         let best = self.gate_candidate(None);
