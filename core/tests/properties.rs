@@ -154,7 +154,7 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
         Act::PutInstance { service, instance, priority, port } => {
             let mut registration = Registration::at(format!("127.0.0.1:{port}").parse().ok());
             registration.priority = u32::from(*priority);
-            if *port == 4 {
+            if *port >= 3 {
                 registration.liveness = Liveness::Heartbeat;
             }
             Some(put_instance(SERVICES[*service], INSTANCES[*instance], registration))
