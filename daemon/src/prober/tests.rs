@@ -301,10 +301,16 @@ async fn more_hanging_targets_than_may_be_in_flight_are_still_believed() {
     for number in 0..12_u64 {
         prober.insert(Target { hash: number * 1_000_000, ..target(hangs, &check(CheckKind::Http)) });
     }
-    let mut failures: HashMap<TargetId, usize> = HashMap::new();
+    let (begin, mut failures) = (Instant::now(), HashMap::<TargetId, usize>::new());
     while failures.len() < 12 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "only {} of 12 are ever believed", failures.len());
         for result in prober.next().await {
             assert!(prober.flying.len() <= 4);
+            // A busy machine may run one late, which is then rightly not believed; it comes again.
+            assert!(!matches!(result.seen, Err(Distrust::NodeShort { .. })), "{:?}", result.seen);
+            if result.seen.is_err() {
+                continue;
+            }
             assert_failed(result.seen, FailureClass::Timeout, "no answer");
             *failures.entry(result.target).or_default() += 1;
         }
