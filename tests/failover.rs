@@ -254,12 +254,14 @@ fn where_no_proof_holds_an_operator_has_the_last_word() {
         let still = api.get("/v1/services/db").await.is(200).json;
         assert_eq!(still["phase"], "failing_over", "b is well, and nothing proves that a has stopped: {still}");
         let asks = json!({"reason": "please"});
-        api.post("/v1/services/db/failover", &asks).await.problem(409).code("transition_in_progress");
+        api.post("/v1/services/db/failover", &asks).await.problem(409).code("proof_refused");
+        api.post("/v1/services/db/switchover", &asks).await.problem(409).code("transition_in_progress");
 
         let asserts = json!({"proof": "operator", "reason": "a has been unplugged"});
         let record = api.post("/v1/services/db/failover", &asserts).await.is(200).json;
         assert_eq!((&record["status"], &record["to"]), (&json!("finished"), &json!("b")), "{record}");
         assert!(token(&record) > token(&first), "{record}");
+        assert_eq!(record["actor"], "local", "whoever completes it answers for it: {record}");
         assert_eq!((&record["proof"]["proof"], &record["proof"]["fencing"]), (&json!("operator"), &json!("enforced")));
         let evidence = record["proof"]["evidence"].as_str().unwrap_or_default();
         assert!(evidence.contains("local") && evidence.contains("unplugged"), "who said so, and why: {record}");
