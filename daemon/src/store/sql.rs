@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, Sqlite, SqliteConnection};
 
 use super::StoreError;
@@ -34,9 +34,15 @@ pub(super) async fn open_writer(path: &Path, durability: Durability) -> Result<S
         Durability::Full => SqliteSynchronous::Full,
         Durability::Replayed => SqliteSynchronous::Normal,
     };
+    let locking = match durability {
+        // Nobody else opens the log: no lock is taken and given back for each append.
+        Durability::Full => SqliteLockingMode::Exclusive,
+        Durability::Replayed => SqliteLockingMode::Normal,
+    };
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
+        .locking_mode(locking)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
         .foreign_keys(false)
