@@ -498,3 +498,16 @@ fn an_open_move_waits_for_an_operator_once_automatic_is_off() {
     let record = world.state.transitions.values().next_back().expect("a record");
     assert_eq!(record.actor.as_deref(), Some("alice"), "who completes it answers for it");
 }
+
+#[test]
+fn another_registration_under_the_same_name_does_not_stop_the_process_before_it() {
+    let mut world = World::new();
+    world.put_service("orders", |spec| spec.mode = Mode::ActiveActive);
+    world.put_instance("orders", "a", |r| r.liveness = baton_core::policy::Liveness::Heartbeat);
+    // The old process heartbeats and was told that it is active; now the name belongs to one that is only probed.
+    world.put_instance("orders", "a", |r| r.address = Some("127.0.0.1:81".parse().expect("an address")));
+    world.everyone_says("orders", "a", Verdict::Up);
+    world.put_service("orders", |spec| spec.mode = Mode::ActivePassive);
+    world.settle("orders");
+    assert_eq!(world.active("orders"), None, "its lease would have to end, or an operator say that it has stopped");
+}

@@ -6,7 +6,7 @@ use super::{Draft, Entry, check_generation};
 use crate::command::{Done, InstanceDelete, InstancePut, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
-use crate::policy::{Liveness, Mode};
+use crate::policy::{Liveness, Mode, Registration};
 use crate::probe::Health;
 use crate::state::{Change, INSTANCES_MAX, Instance};
 
@@ -31,7 +31,13 @@ impl Entry<'_> {
             Some(instance) if session.is_none() && instance.registration == *put.registration => {
                 Ok(Done::Stored { created: false, generation: instance.generation, session: None })
             }
-            Some(instance) => self.instance_update(put, session, &instance),
+            Some(instance) => {
+                if service.spec.mode == Mode::ActiveActive && is_reprobed(&instance.registration, &put.registration) {
+                    // What was registered before may still work, by the liveness it had.
+                    self.remember_who_served(&put.service, std::iter::once(&instance))?;
+                }
+                self.instance_update(put, session, &instance)
+            }
         }
     }
 
@@ -72,9 +78,7 @@ impl Entry<'_> {
     fn instance_update(&mut self, put: &InstancePut, session: Option<String>, old: &Instance) -> Reply {
         let generation = old.generation + 1;
         let new = &*put.registration;
-        let reprobed = new.address != old.registration.address
-            || new.overrides.checks != old.registration.overrides.checks
-            || new.liveness != old.registration.liveness;
+        let reprobed = is_reprobed(&old.registration, new);
         let what = match (&session, reprobed) {
             (Some(_), _) => "in a new session",
             (None, true) => "with another address, checks or liveness: it is probed anew",
@@ -130,4 +134,9 @@ impl Entry<'_> {
         }
         self.count_instance_again(service, id, cause);
     }
+}
+
+/// Whether another thing is probed, or judged by other signs of life.
+fn is_reprobed(old: &Registration, new: &Registration) -> bool {
+    new.address != old.address || new.overrides.checks != old.overrides.checks || new.liveness != old.liveness
 }

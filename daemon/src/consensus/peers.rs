@@ -131,6 +131,11 @@ fn json<T: Serialize>(answer: &T) -> Answer {
 
 async fn append(State(inner): State<Arc<Inner>>, _: Peer, body: Bytes) -> Answer {
     let request = wire::decode_append(&body)?;
+    // Heard is heard when it arrives: the answer waits for this node's own disk, which may be slow.
+    let known = inner.leadership.borrow().clone();
+    if known.leader == Some(request.vote.leader_id.voted_for) && known.term == request.vote.leader_id.term {
+        inner.leader_was_heard();
+    }
     let answer = inner.raft.append_entries(request).await.map_err(|_| PeerRefusal::Stopping)?;
     match answer {
         // A conflict is still the word of this node's leader.

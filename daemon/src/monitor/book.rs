@@ -228,7 +228,8 @@ impl Book {
             Sight::Clear { .. } => false,
         };
         match &result.seen {
-            Ok(Outcome::Failure { .. }) if lost => {}
+            // It is not counted, and it is not forgotten: the next look comes soon, however long the interval is.
+            Ok(Outcome::Failure { .. }) if lost => watch.disbelieve(prober),
             Ok(outcome) => {
                 let changed = watch.observe(prober, *check, outcome, result.timing.started, result.timing.ended);
                 if changed || !watch.settled {
@@ -258,9 +259,14 @@ impl Book {
     /// The quorum is within reach (again), or another leader is: what was seen before counts only once it is seen again.
     /// What is waiting to be said is looked at right away.
     pub(crate) fn look_again(&mut self, now: LocalTime, prober: &mut impl Probing) {
-        self.sight = Sight::Clear { since: now };
         self.not_before = now;
         self.backoff = BACKOFF_MIN;
+        self.doubt_itself(now, prober);
+    }
+
+    /// What was seen until now counts only once it is seen again; when that is said is not changed by it.
+    pub(crate) fn doubt_itself(&mut self, now: LocalTime, prober: &mut impl Probing) {
+        self.sight = Sight::Clear { since: now };
         for watch in self.watches.values().flat_map(BTreeMap::values) {
             if !watch.settled && watch.detector().verdict() != Verdict::Unknown {
                 watch.hurry(prober);
@@ -345,7 +351,11 @@ impl Book {
         let instance = state.instance(&key.0, &key.1).filter(|instance| instance.epoch == watch.epoch)?;
         let committed = instance.verdicts.get(&self.node).map_or(Verdict::Unknown, |record| record.verdict);
         let unheard = watch.unheard_too_long(now);
-        let verdict = if unheard { Verdict::Unknown } else { watch.detector().verdict() };
+        if unheard && watch.detector().verdict() != Verdict::Unknown {
+            // Everything is to be earned again, by probes that can be believed.
+            watch.forget_verdict();
+        }
+        let verdict = watch.detector().verdict();
         watch.settled = verdict == committed;
         if watch.settled {
             watch.sent = None;

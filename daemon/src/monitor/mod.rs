@@ -35,8 +35,10 @@ const VITALS_EVERY: Duration = Duration::from_millis(100);
 /// three failures take at the usual fast pace: a node that is cut off notices before it accuses anybody.
 const SILENCE_MAX: Duration = Duration::from_millis(400);
 
-/// Before it accuses, a node makes sure that its quorum hears it, and gives that so long.
+/// Before it accuses, a node makes sure that its quorum hears it, and gives that so long; twice as long after each time in
+/// vain, since a slow network or disk is no reason to accuse nobody for ever. (The barrier itself gives up within 2 s.)
 const HEARD_WITHIN: Duration = Duration::from_millis(300);
+const HEARD_WITHIN_MAX: Duration = Duration::from_millis(2_400);
 
 /// A stop of the whole process of at least this length makes everything it held unknown. Shorter ones only spoil the
 /// probes that were under way.
@@ -91,6 +93,7 @@ pub(crate) async fn run(node_id: NodeId, consensus: Consensus, shutdown: Cancell
         compared_all: clock.now(),
         proposal: None,
         speak_at: None,
+        patience: HEARD_WITHIN,
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -124,6 +127,8 @@ struct Monitor {
     proposal: Option<BoxFuture<'static, Result<Reply, Unsaid>>>,
     /// When to propose what has been gathered.
     speak_at: Option<LocalTime>,
+    /// How long the quorum gets to hear this node before it accuses.
+    patience: Duration,
 }
 
 impl Monitor {
@@ -253,10 +258,11 @@ impl Monitor {
             Verdict::Suspect | Verdict::Down => true,
             Verdict::Up | Verdict::Unknown => false,
         });
+        let patience = self.patience;
         self.proposal = Some(
             async move {
                 // Whoever is cut off sees everything fail. So the quorum must hear this node after what it saw.
-                if accuses && !matches!(tokio::time::timeout(HEARD_WITHIN, consensus.barrier()).await, Ok(Ok(()))) {
+                if accuses && !matches!(tokio::time::timeout(patience, consensus.barrier()).await, Ok(Ok(()))) {
                     return Err(Unsaid::Unheard);
                 }
                 Ok(consensus.propose(Command::VerdictsRecord(record)).await?)
@@ -267,7 +273,10 @@ impl Monitor {
 
     fn take_answer(&mut self, answer: Result<Reply, Unsaid>) {
         match answer {
-            Ok(Ok(_)) => self.book.accepted(),
+            Ok(Ok(_)) => {
+                self.patience = HEARD_WITHIN;
+                self.book.accepted();
+            }
             Ok(Err(refusal)) => {
                 tracing::debug!(%refusal, "verdicts were refused");
                 self.book.failed(self.clock.now());
@@ -278,7 +287,13 @@ impl Monitor {
                 self.book.failed(self.clock.now());
                 match error {
                     // It may have been cut off while it looked: only what it sees from now on counts.
-                    Unsaid::Unheard => self.book.look_again(self.clock.now(), &mut self.prober),
+                    Unsaid::Unheard => {
+                        if self.patience == HEARD_WITHIN {
+                            tracing::warn!("{error}: what it saw is looked at again, and the quorum gets more time");
+                        }
+                        self.patience = (self.patience * 2).min(HEARD_WITHIN_MAX);
+                        self.book.doubt_itself(self.clock.now(), &mut self.prober);
+                    }
                     Unsaid::Failed(_) => {}
                 }
             }

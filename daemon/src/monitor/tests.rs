@@ -474,3 +474,50 @@ fn many_verdicts_go_in_bounded_commands() {
     assert_eq!(world.say().len(), 20);
     assert_eq!(world.say(), []);
 }
+
+#[test]
+fn a_node_that_can_believe_none_of_its_probes_says_that_it_does_not_know() {
+    let mut world = World::new(&["a"]);
+    world.see_all([good(), good()]);
+    assert_eq!(world.say(), of_a(Verdict::Up));
+    // Every failure comes late: it is not counted, and for a while what was seen still stands.
+    let late = || Err(Distrust::NodeLate { late: Duration::from_millis(300) });
+    for _ in 0..4 {
+        world.now += 1_000;
+        let target = world.only_target();
+        world.see(target, late());
+        world.book.compare_all();
+        assert_eq!(world.say(), [], "at {}", world.now);
+    }
+    // Three rounds of a second and a half, and three seconds of grace, are enough.
+    world.now += 4_000;
+    world.book.compare_all();
+    assert_eq!(world.say(), of_a(Verdict::Unknown));
+    assert_eq!(world.health("a"), Health::Unknown, "nobody else has looked either");
+    // It is to be earned again.
+    world.see_all([good()]);
+    assert_eq!(world.say(), []);
+    world.see_all([good()]);
+    assert_eq!(world.say(), of_a(Verdict::Up));
+}
+
+#[test]
+fn an_unheard_accuser_looks_again_and_keeps_its_distance() {
+    let mut world = World::new(&["a"]);
+    world.see_all([good(), good()]);
+    world.say();
+    world.see_all([bad(), bad(), bad()]);
+    let record = world.proposal().expect("a record");
+    assert_eq!(said(&record), of_a(Verdict::Down));
+    world.now += 300;
+    let now = world.local();
+    world.book.failed(now);
+    world.book.doubt_itself(now, &mut world.prober);
+    assert!(world.book.wants_to_speak().is_none_or(|at| at > now), "not at once again");
+    world.now += 100;
+    assert_eq!(world.say(), [], "what was seen before does not count");
+    world.see_all([good()]);
+    assert_eq!(world.say(), [], "one good look, and rise is 2");
+    world.see_all([good()]);
+    assert_eq!(world.say(), [], "it was up, and is: nothing was ever wrong with it");
+}

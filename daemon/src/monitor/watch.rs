@@ -62,6 +62,8 @@ pub(crate) struct Watch {
     asked: Option<LocalTime>,
     /// When the last believed probe of each check began.
     heard: Vec<Option<LocalTime>>,
+    /// When the last believed failure of each check began.
+    failed: Vec<Option<LocalTime>>,
     /// Whether another observer doubts it.
     doubted: bool,
     pace: Pace,
@@ -89,6 +91,7 @@ impl Watch {
             epoch,
             asked: None,
             heard: vec![None; targets.len()],
+            failed: vec![None; targets.len()],
             targets,
             detector: CheckSet::new(plans.plans.iter().map(rule)),
             plans: plans.clone(),
@@ -122,6 +125,10 @@ impl Watch {
         if let Some(heard) = self.heard.get_mut(check) {
             *heard = Some(started);
         }
+        match (outcome, self.failed.get_mut(check)) {
+            (Outcome::Failure { .. }, Some(failed)) => *failed = Some(started),
+            (Outcome::Failure { .. } | Outcome::Success, _) => {}
+        }
         self.keep_pace(prober);
         changed
     }
@@ -131,15 +138,15 @@ impl Watch {
         self.set_pace(prober, Pace::Fast);
     }
 
-    /// Whether enough has been heard by probes that began after `time`: every check to say that it is well, the one that
-    /// decides to say that it is not.
+    /// Whether enough has been heard by probes that began after `time`: every check to say that it is well, and a
+    /// failure of the one that decides to say that it is not: a fresh success is no witness against anybody.
     pub(crate) fn heard_enough_since(&self, time: LocalTime, now: LocalTime) -> bool {
         let fresh = |heard: &Option<LocalTime>| heard.is_some_and(|started| started >= time);
         match self.detector.verdict() {
             Verdict::Up | Verdict::Unknown => self.heard.iter().all(fresh),
             Verdict::Suspect | Verdict::Down => {
                 let deciding = self.detector.evidence(now).check;
-                self.plans.plans.iter().zip(&self.heard).any(|(plan, heard)| plan.name == deciding && fresh(heard))
+                self.plans.plans.iter().zip(&self.failed).any(|(plan, failed)| plan.name == deciding && fresh(failed))
             }
         }
     }
@@ -147,10 +154,21 @@ impl Watch {
     /// Whether a check has given no probe that could be believed for so long that what was held says nothing about now.
     pub(crate) fn unheard_too_long(&mut self, now: LocalTime) -> bool {
         let asked = *self.asked.get_or_insert(now);
-        self.plans.plans.iter().zip(&self.heard).any(|(plan, heard)| {
+        // A silent check says nothing against one that was heard and accuses.
+        let deciding = match self.detector.verdict() {
+            Verdict::Up | Verdict::Unknown => None,
+            Verdict::Suspect | Verdict::Down => Some(self.detector.evidence(now).check),
+        };
+        let asked_of = |plan: &CheckPlan| deciding.as_ref().is_none_or(|deciding| plan.name == *deciding);
+        self.plans.plans.iter().zip(&self.heard).filter(|(plan, _)| asked_of(plan)).any(|(plan, heard)| {
             let patience = (plan.interval + plan.timeout) * UNHEARD_ROUNDS + UNHEARD_GRACE;
             now.since(heard.unwrap_or(asked)) > patience
         })
+    }
+
+    /// Forgets what was held, not when it was heard.
+    pub(crate) fn forget_verdict(&mut self) {
+        self.detector.reset();
     }
 
     /// The evidence of one who knows nothing.
@@ -186,6 +204,7 @@ impl Watch {
     pub(crate) fn reset(&mut self, prober: &mut impl Probing) {
         self.detector.reset();
         self.heard.fill(None);
+        self.failed.fill(None);
         self.asked = None;
         self.settled = false;
         self.keep_pace(prober);

@@ -18,7 +18,7 @@ use openraft::alias::VoteOf;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
 use sqlx::{Connection, Row, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::lock::{DataDir, DirLock};
 use super::sql::{self, Durability, ManyRows};
@@ -94,6 +94,7 @@ pub(crate) struct LogStore {
     retained: Arc<RwLock<Retained>>,
     queue: mpsc::Sender<Write>,
     gauge: LogGauge,
+    durable: watch::Receiver<Option<u64>>,
     is_new: bool,
 }
 
@@ -132,15 +133,30 @@ impl LogStore {
         gauge.add(weigh(retained.entries.values()));
         let (queue, waiting) = mpsc::channel(QUEUE);
         let low = retained.entries.keys().next().copied().unwrap_or(u64::MAX);
-        let writer =
-            Writer { conn, fatal, _lock: lock, low, doomed: None, committed: None, committed_at: Instant::now() };
+        let last = retained.entries.keys().next_back().copied().or(retained.purged.map(|id| id.index));
+        let (durable_to, durable) = watch::channel(last);
+        let writer = Writer {
+            conn,
+            fatal,
+            _lock: lock,
+            low,
+            doomed: None,
+            committed: None,
+            committed_at: Instant::now(),
+            durable: durable_to,
+        };
         tokio::spawn(writer.run(waiting));
-        Ok(Self { retained: Arc::new(RwLock::new(retained)), queue, gauge, is_new: found.is_none() })
+        Ok(Self { retained: Arc::new(RwLock::new(retained)), queue, gauge, durable, is_new: found.is_none() })
     }
 
     /// Whether the file was made by this very opening.
     pub(super) fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// The last entry that is safely in the file, as it rises (and falls, where a tail that nobody committed is cut off).
+    pub(super) fn durable(&self) -> watch::Receiver<Option<u64>> {
+        self.durable.clone()
     }
 
     /// The term of the last vote, and the index of the last entry, purged ones included.
@@ -224,6 +240,8 @@ struct Writer {
     committed: Option<String>,
     /// When it was last written.
     committed_at: Instant,
+    /// The last entry in the file.
+    durable: watch::Sender<Option<u64>>,
 }
 
 impl Writer {
@@ -242,6 +260,9 @@ impl Writer {
                 break;
             }
             let result = self.commit(&mut batch, &mut done).await;
+            if let Ok(last) = &result {
+                self.durable.send_if_modified(|durable| std::mem::replace(durable, *last) != *last);
+            }
             let failure = result.err().map(|error| format!("the Raft log cannot be written: {error}"));
             if let Some(reason) = &failure {
                 self.fatal.raise(reason.clone());
@@ -261,8 +282,8 @@ impl Writer {
         sql::close(self.conn).await;
     }
 
-    /// Everything that has gathered, in its order, in one transaction.
-    async fn commit(&mut self, batch: &mut Vec<Write>, done: &mut Vec<Done>) -> Result<(), sqlx::Error> {
+    /// Everything that has gathered, in its order, in one transaction. Answers what the last entry in the file is then.
+    async fn commit(&mut self, batch: &mut Vec<Write>, done: &mut Vec<Done>) -> Result<Option<u64>, sqlx::Error> {
         let mut rows: Vec<SpeltEntry> = Vec::new();
         // Everyone is to be answered, whatever fails: so the callbacks are taken out first.
         let mut steps = Vec::with_capacity(batch.len());
@@ -287,8 +308,9 @@ impl Writer {
                 }
             }
         }
+        let last = steps.iter().fold(*self.durable.borrow(), |last, step| step.last_after(last));
         if steps.is_empty() && self.doomed.is_none() {
-            return Ok(());
+            return Ok(last);
         }
         let committed_is_due = self.committed.is_some() && self.committed_at.elapsed() >= COMMITTED_EVERY;
         if self.doomed.is_none() && !committed_is_due && steps.iter().all(|step| matches!(step, Step::Insert(_))) {
@@ -299,7 +321,7 @@ impl Writer {
                 }
             }
             if ManyRows::is_one_statement(rows.len()) {
-                return insert(&mut self.conn, &mut rows, &mut self.low).await;
+                return insert(&mut self.conn, &mut rows, &mut self.low).await.map(|()| last);
             }
             steps = vec![Step::Insert(rows)];
             rows = Vec::new();
@@ -333,7 +355,7 @@ impl Writer {
                 self.doomed = None;
             }
         }
-        tx.commit().await
+        tx.commit().await.map(|()| last)
     }
 }
 
@@ -342,6 +364,18 @@ enum Step {
     Vote(String),
     Truncate(u64),
     Purge(u64, String),
+}
+
+impl Step {
+    /// The last entry of a log that ended with `last`, after this step.
+    fn last_after(&self, last: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Insert(entries) => entries.last().map(|entry| entry.index).or(last),
+            Self::Vote(_) => last,
+            Self::Truncate(from) => last.min(from.checked_sub(1)),
+            Self::Purge(through, _) => last.max(Some(*through)),
+        }
+    }
 }
 
 async fn insert(tx: &mut SqliteConnection, rows: &mut Vec<SpeltEntry>, low: &mut u64) -> Result<(), sqlx::Error> {

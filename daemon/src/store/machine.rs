@@ -15,6 +15,7 @@ use openraft::alias::StoredMembershipOf;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use sqlx::{Connection, Row as _, SqliteConnection};
+use tokio::sync::watch;
 
 use super::lock::{DataDir, DirLock};
 use super::snapshot::{self, Snapshot, SnapshotFile, SnapshotMeta, Snapshots};
@@ -60,7 +61,12 @@ struct Work {
 
 impl StateMachine {
     /// Opens the file, checks that it is whole, and reads the state.
-    pub(super) async fn open(dir: &DataDir, fatal: Fatal, lock: DirLock) -> Result<Self, StoreError> {
+    pub(super) async fn open(
+        dir: &DataDir,
+        durable: watch::Receiver<Option<u64>>,
+        fatal: Fatal,
+        lock: DirLock,
+    ) -> Result<Self, StoreError> {
         let path = dir.state_db();
         let mut conn = sql::open_writer(&path, Durability::Replayed).await?;
         sql::check_whole(&mut conn, &path).await?;
@@ -69,7 +75,7 @@ impl StateMachine {
         let events = EventLog::new(path, loaded.state.meta.revision, loaded.state.meta.compacted_through);
         let reader = StateReader::new(view(&loaded.state, loaded.applied), events);
         let compacted = loaded.state.meta.compacted_through;
-        let writer = StateWriter::start(conn, compacted, reader.clone(), fatal.clone(), lock.clone());
+        let writer = StateWriter::start(conn, compacted, reader.clone(), durable, fatal.clone(), lock.clone());
         Ok(Self {
             state: loaded.state,
             applied: loaded.applied,

@@ -190,6 +190,20 @@ pub(crate) struct Store;
 impl Store {
     /// Opens the data directory of a node, and makes it if it is not there. Takes the lock first.
     pub(crate) async fn open(dir: &Path, node_id: NodeId) -> Result<Opened, StoreError> {
+        Self::open_with(dir, node_id, LogStore::durable).await
+    }
+
+    /// Opens it for a test that applies entries which it never appends.
+    #[cfg(test)]
+    pub(crate) async fn open_without_log(dir: &Path, node_id: NodeId) -> Result<Opened, StoreError> {
+        Self::open_with(dir, node_id, |_| tokio::sync::watch::channel(Some(u64::MAX)).1).await
+    }
+
+    async fn open_with(
+        dir: &Path,
+        node_id: NodeId,
+        durable: impl FnOnce(&LogStore) -> tokio::sync::watch::Receiver<Option<u64>>,
+    ) -> Result<Opened, StoreError> {
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Io {
             doing: "make the data directory",
             path: dir.to_owned(),
@@ -201,7 +215,7 @@ impl Store {
         let fatal = Fatal::default();
         snapshot::sweep(&dir);
         let log = LogStore::open(&dir, node_id, fatal.clone(), lock.clone()).await?;
-        let machine = StateMachine::open(&dir, fatal.clone(), lock).await?;
+        let machine = StateMachine::open(&dir, durable(&log), fatal.clone(), lock).await?;
         // A state without its log was not left by a crash: somebody removed raft.db, and with it the vote.
         if log.is_new() && machine.applied().is_some() {
             return Err(StoreError::Corrupt {

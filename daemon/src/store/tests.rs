@@ -22,7 +22,7 @@ struct Fresh;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Fresh {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let opened = Store::open(dir.path(), NODE).await.expect("opens");
+        let opened = Store::open_without_log(dir.path(), NODE).await.expect("opens");
         Ok((dir, opened.log, opened.machine))
     }
 }
@@ -176,7 +176,7 @@ async fn a_log_with_a_hole_is_corruption() {
 #[tokio::test]
 async fn a_lost_log_beside_a_state_is_corruption() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut opened = Store::open(dir.path(), NODE).await.expect("opens");
+    let mut opened = Store::open_without_log(dir.path(), NODE).await.expect("opens");
     apply(&mut opened.machine, history()).await;
     close(opened).await;
     for file in ["raft.db", "raft.db-wal", "raft.db-shm"] {
@@ -201,6 +201,27 @@ async fn a_log_that_went_back_in_time_is_refused() {
         let refused = Store::open(dir.path(), NODE).await.expect_err("refused");
         assert!(matches!(refused, StoreError::Corrupt { .. }), "{forgets}: {refused}");
     }
+}
+
+#[tokio::test]
+async fn the_state_file_is_never_ahead_of_the_log() {
+    // Two others have committed what this node's own disk is still busy with: it applies it, and dies.
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut opened = Store::open(dir.path(), NODE).await.expect("opens");
+    opened.log.save_vote(&Vote::new_committed(1, NODE)).await.expect("saved");
+    append(&mut opened.log, history()[..=50].to_vec()).await;
+    apply(&mut opened.machine, history()).await;
+    assert_eq!(opened.reader.view().applied_index, 100, "readers see what a majority holds");
+    let flushed = tokio::time::timeout(Duration::from_millis(300), opened.machine.flush()).await;
+    assert!(flushed.is_err(), "the file waits for the log");
+    let mut conn = sql::open_reader(&opened.dir.state_db()).await.expect("opens");
+    let applied: Option<Option<EntryId>> = sql::mark(&mut conn, "applied").await.expect("reads");
+    assert!(applied.flatten().is_none_or(|applied| applied.index <= 50), "{applied:?}");
+    sql::close(conn).await;
+    append(&mut opened.log, history()[51..=100].to_vec()).await;
+    opened.machine.flush().await.expect("the log holds it now");
+    close(opened).await;
+    assert_eq!(Store::open(dir.path(), NODE).await.expect("opens").reader.view().applied_index, 100);
 }
 
 #[tokio::test]
@@ -234,7 +255,7 @@ async fn rows_and_state_are_one() {
 }
 
 async fn built(from: &Path) -> (Opened, Snapshot) {
-    let mut opened = Store::open(from, NODE).await.expect("opens");
+    let mut opened = Store::open_without_log(from, NODE).await.expect("opens");
     apply(&mut opened.machine, history()).await;
     let snapshot = opened.machine.get_snapshot_builder().await.build_snapshot().await.expect("builds");
     assert_eq!(snapshot.meta.last_log_id, Some(LogId::new_term_index(1, 100)));
@@ -246,7 +267,7 @@ async fn a_snapshot_carries_state_and_events() {
     let (here, there) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
     let (source, snapshot) = built(here.path()).await;
     // What is applied after the build is not in it.
-    let mut target = Store::open(there.path(), 2).await.expect("opens");
+    let mut target = Store::open_without_log(there.path(), 2).await.expect("opens");
     target.log.save_vote(&Vote::new_committed(1, NODE)).await.expect("saved");
     apply(&mut target.machine, vec![commands(2, vec![service_put("stale")])]).await;
     let mut changes = target.reader.changes();
@@ -330,13 +351,13 @@ async fn building_does_not_hold_up_applying() {
     let covered = snapshot.meta.last_log_id.expect("covers something").index;
     // Whatever it covers, it says so itself: its rows are those of that very index.
     let fresh = tempfile::tempdir().expect("another");
-    let mut replayed = Store::open(fresh.path(), NODE).await.expect("opens");
+    let mut replayed = Store::open_without_log(fresh.path(), NODE).await.expect("opens");
     apply(&mut replayed.machine, history()).await;
     for index in 101..=covered {
         apply(&mut replayed.machine, vec![commands(index, vec![instance_put("orders", &format!("x-{index}"))])]).await;
     }
     let there = tempfile::tempdir().expect("a third");
-    let mut target = Store::open(there.path(), NODE).await.expect("opens");
+    let mut target = Store::open_without_log(there.path(), NODE).await.expect("opens");
     let received = target.dir.snapshot_in_the_making("received");
     std::fs::copy(&snapshot.snapshot.path, &received).expect("copies");
     let file = SnapshotFile::open(&received).expect("opens");

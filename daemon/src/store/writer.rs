@@ -90,6 +90,7 @@ impl StateWriter {
         conn: SqliteConnection,
         compacted: Revision,
         reader: StateReader,
+        durable: watch::Receiver<Option<u64>>,
         fatal: Fatal,
         lock: DirLock,
     ) -> Self {
@@ -100,7 +101,7 @@ impl StateWriter {
             written: watch::Sender::new(0),
             conn: tokio::sync::Mutex::new(conn),
         });
-        let task = Task { shared: shared.clone(), compacted, reader, fatal: fatal.clone() };
+        let task = Task { shared: shared.clone(), compacted, reader, durable, fatal: fatal.clone() };
         let vital = fatal.vital("the writer of the state file");
         tokio::spawn(async move {
             let _vital = vital;
@@ -168,6 +169,8 @@ struct Task {
     /// Events up to here are gone from the table.
     compacted: Revision,
     reader: StateReader,
+    /// The last entry in the log's own file.
+    durable: watch::Receiver<Option<u64>>,
     fatal: Fatal,
 }
 
@@ -208,6 +211,7 @@ impl Task {
             (waiting.work.take(), waiting.handed)
         };
         if let Some(work) = work {
+            self.log_holds(work.applied).await?;
             let through = work.state.meta.compacted_through;
             write(&mut conn, &work, (through > self.compacted).then_some(through)).await?;
             self.compacted = self.compacted.max(through);
@@ -215,6 +219,21 @@ impl Task {
         }
         shared.written.send_replace(handed);
         Ok(())
+    }
+}
+
+impl Task {
+    /// Waits until the log's file holds what the state's is about to: a majority may have committed an entry that this
+    /// node's own disk is still busy with, and a state ahead of its log looks like a log that lost its end.
+    async fn log_holds(&mut self, applied: Option<EntryId>) -> Result<(), StoreError> {
+        let wanted = applied.map(|id| id.index);
+        tokio::select! {
+            held = self.durable.wait_for(|last| *last >= wanted) => match held {
+                Ok(_) => Ok(()),
+                Err(_) => Err(StoreError::Stopped { reason: "the log is no longer written".to_owned() }),
+            },
+            reason = self.fatal.raised() => Err(StoreError::Stopped { reason }),
+        }
     }
 }
 
