@@ -89,6 +89,7 @@ async fn visit(mut socket: TcpStream, manner: Manner) {
             }
         }
         Manner::NeverEnds => {
+            let _ = socket.read(&mut request).await;
             if socket.write_all(b"HTTP/1.1 200 OK\r\n").await.is_ok() {
                 while socket.write_all(b"x-more: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await.is_ok()
                 {
