@@ -22,16 +22,22 @@ pub const EVENTS_KEPT: u64 = 100_000;
 /// Events beyond [`EVENTS_KEPT`] before a compaction is worth a log entry.
 const EVENTS_SLACK: u64 = 1_000;
 
-/// Proposes to count nodes out and in. `heard` says how long ago the leader heard each other node, `None` for never
-/// since it leads; the leader itself is not in it. A fresh leader has heard nobody yet and accuses nobody until it has
-/// led for [`LOST_AFTER`].
-pub fn observers(state: &State, heard: &BTreeMap<NodeId, Option<Millis>>, leading_for: Millis) -> Vec<Command> {
+/// Proposes to count nodes out and in. `heard` says how long ago the leader `me` heard each member, `None` for never since
+/// it leads. It hears itself, whatever is said of it: one that was counted out before it was elected counts itself in again.
+/// A fresh leader has heard nobody yet and accuses nobody until it has led for [`LOST_AFTER`].
+pub fn observers(
+    state: &State,
+    me: NodeId,
+    heard: &BTreeMap<NodeId, Option<Millis>>,
+    leading_for: Millis,
+) -> Vec<Command> {
     state
         .nodes
         .values()
         .filter_map(|node| {
-            let silent_for = heard.get(&node.id)?.unwrap_or(leading_for).min(leading_for);
-            let heard_lately = heard.get(&node.id)?.is_some_and(|ago| ago <= BACK_WITHIN);
+            let heard = if node.id == me { Some(Millis::ZERO) } else { *heard.get(&node.id)? };
+            let silent_for = heard.unwrap_or(leading_for).min(leading_for);
+            let heard_lately = heard.is_some_and(|ago| ago <= BACK_WITHIN);
             match node.live {
                 true if silent_for >= LOST_AFTER => Some(Command::ObserverLost { node: node.id, silent_for }),
                 false if heard_lately => Some(Command::ObserverBack { node: node.id }),
@@ -73,13 +79,13 @@ mod tests {
         let mut state = three_nodes();
         let heard = |two, three| BTreeMap::from([(2, two), (3, three)]);
         let long = Millis(60_000);
-        assert_eq!(observers(&state, &heard(Some(Millis(50)), Some(Millis(2_999))), long), []);
-        let lost = observers(&state, &heard(Some(Millis(50)), Some(Millis(3_000))), long);
+        assert_eq!(observers(&state, 1, &heard(Some(Millis(50)), Some(Millis(2_999))), long), []);
+        let lost = observers(&state, 1, &heard(Some(Millis(50)), Some(Millis(3_000))), long);
         assert_eq!(lost, [Command::ObserverLost { node: 3, silent_for: Millis(3_000) }]);
         apply(&mut state, 4, ClusterTime(0), WallTime(0), lost[0].clone());
-        assert_eq!(observers(&state, &heard(Some(Millis(50)), Some(Millis(5_000))), long), [], "said once");
+        assert_eq!(observers(&state, 1, &heard(Some(Millis(50)), Some(Millis(5_000))), long), [], "said once");
         assert_eq!(
-            observers(&state, &heard(Some(Millis(50)), Some(Millis(900))), long),
+            observers(&state, 1, &heard(Some(Millis(50)), Some(Millis(900))), long),
             [Command::ObserverBack { node: 3 }]
         );
     }
@@ -88,8 +94,17 @@ mod tests {
     fn a_fresh_leader_accuses_nobody() {
         let state = three_nodes();
         let never = BTreeMap::from([(2, None), (3, Some(Millis(90_000)))]);
-        assert_eq!(observers(&state, &never, Millis(2_999)), []);
-        assert_eq!(observers(&state, &never, Millis(3_000)).len(), 2);
+        assert_eq!(observers(&state, 1, &never, Millis(2_999)), []);
+        assert_eq!(observers(&state, 1, &never, Millis(3_000)).len(), 2);
+    }
+
+    #[test]
+    fn a_leader_that_was_counted_out_before_its_election_counts_itself_in() {
+        let mut state = three_nodes();
+        let lost = Command::ObserverLost { node: 1, silent_for: Millis(3_000) };
+        apply(&mut state, 4, ClusterTime(0), WallTime(0), lost);
+        let others = BTreeMap::from([(1, None), (2, Some(Millis(50))), (3, Some(Millis(50)))]);
+        assert_eq!(observers(&state, 1, &others, Millis::ZERO), [Command::ObserverBack { node: 1 }]);
     }
 
     #[test]

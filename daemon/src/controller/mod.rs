@@ -158,12 +158,10 @@ impl Tenure {
             .members
             .iter()
             .map(|member| (member.id, member.last_contact.map(|ago| Millis(ago.as_millis() as u64))))
-            // A leader hears itself: one that was counted out before it was elected must count itself in again.
-            .chain([(status.node_id, Some(Millis::ZERO))])
             .collect();
         let leading_for = Millis(self.since.elapsed().as_millis() as u64);
         let view = self.consensus.reader().view();
-        let mut commands = planner::observers(&view.state, &heard, leading_for);
+        let mut commands = planner::observers(&view.state, status.node_id, &heard, leading_for);
         commands.extend(planner::retention(&view.state));
         if commands.is_empty() {
             return None;
