@@ -3,9 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::calls::BreakerNumbers;
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use crate::policy::{ProofKind, Registration, Spec};
 use crate::probe::{Evidence, Verdict};
+use crate::state::{AdminState, Source};
 use crate::time::{ClusterTime, Millis, WallTime};
 use crate::transition::{TransitionKind, Trigger};
 
@@ -56,6 +58,20 @@ pub enum Command {
     InstanceDelete(InstanceDelete),
     /// An observer's verdicts changed.
     VerdictsRecord(VerdictsRecord),
+    /// What the leader judges from calls and heartbeats changed.
+    JudgementsRecord(JudgementsRecord),
+    /// Too many calls to an instance failed: its breaker opens.
+    BreakerTrip(BreakerTrip),
+    /// Calls to an instance whose breaker is half open have ended.
+    BreakerTried(BreakerTried),
+    /// Somebody wants to make a trial call.
+    TrialGrant(TrialGrant),
+    /// The time has come for something about these instances; what, `apply` sees.
+    InstancesDue(InstancesDue),
+    /// An operator enables, drains, maintains or isolates an instance.
+    InstanceAdmin(InstanceAdmin),
+    /// An operator makes everything forgotten that speaks against an instance.
+    InstanceReset(InstanceReset),
     /// Opens a transition: the service has no active from here on, until the promotion.
     TransitionStart(TransitionStart),
     /// Promotes an instance within an open transition, and mints its token.
@@ -164,6 +180,107 @@ pub struct VerdictReport {
     pub evidence: Evidence,
 }
 
+/// What the leader judges from calls and heartbeats changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgementsRecord {
+    /// What it holds now, instance by instance.
+    pub judgements: Vec<Judgement>,
+}
+
+/// What the leader holds of one instance by one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The instance's `epoch` that was judged; a judgement on an older one is dropped.
+    pub epoch: Revision,
+    /// Judged by what.
+    pub source: Source,
+    /// The verdict; `unknown`: there is nothing to judge by any more.
+    pub verdict: Verdict,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// Too many calls failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerTrip {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The breaker's generation that was seen; refused when it is another one.
+    pub generation: u64,
+    /// What was counted.
+    pub numbers: BreakerNumbers,
+}
+
+/// Calls to an instance whose breaker is half open have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerTried {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The breaker's generation that was seen; refused when it is another one.
+    pub generation: u64,
+    /// What was counted since the last such command; one failure in it opens the breaker again.
+    pub numbers: BreakerNumbers,
+}
+
+/// Somebody wants to make a trial call. Counted in the log, so that the bound holds across the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialGrant {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The breaker's generation that was seen; refused when it is another one.
+    pub generation: u64,
+}
+
+/// The time has come for something about these instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstancesDue {
+    /// The service.
+    pub service: ServiceName,
+    /// The instances.
+    pub instances: Vec<InstanceId>,
+}
+
+/// An operator's word about an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceAdmin {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// What is allowed from now on.
+    pub state: AdminState,
+    /// Why.
+    pub reason: String,
+    /// For how long; `None`: until somebody says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<Millis>,
+    /// Who says so.
+    pub actor: String,
+}
+
+/// An operator makes everything forgotten that speaks against an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReset {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    pub actor: String,
+}
+
 /// Opens a transition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransitionStart {
@@ -259,6 +376,11 @@ pub enum Done {
         /// Its id.
         transition: TransitionId,
     },
+    /// One trial call may be made.
+    Granted {
+        /// The breaker's generation: to be named when it is reported how the call went.
+        generation: u64,
+    },
     /// The instance is active.
     Promoted {
         /// Its token.
@@ -346,6 +468,24 @@ pub enum Refusal {
         /// The service.
         service: ServiceName,
     },
+    /// No trial call may be made now.
+    #[error("no trial call to \"{instance}\" now: {why}")]
+    NoTrial {
+        /// The instance.
+        instance: InstanceId,
+        /// Why not.
+        why: String,
+    },
+    /// The instance is active, and what was asked would leave the service without anybody who looks after it.
+    #[error("\"{instance}\" is the active of \"{service}\": {why}")]
+    IsActive {
+        /// The service.
+        service: ServiceName,
+        /// The instance.
+        instance: InstanceId,
+        /// What to do first.
+        why: String,
+    },
     /// What the proposer saw has moved on. The proposer looks again.
     #[error("{what} has moved on since this was decided")]
     MovedOn {
@@ -376,6 +516,8 @@ impl Refusal {
             Self::ProofRefused { .. } => "proof_refused",
             Self::NoActive { .. } => "no_active",
             Self::NotActivePassive { .. } => "not_active_passive",
+            Self::NoTrial { .. } => "no_trial",
+            Self::IsActive { .. } => "is_active",
             Self::MovedOn { .. } => "moved_on",
             Self::LimitReached { .. } => "limit_reached",
         }

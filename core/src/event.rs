@@ -23,6 +23,12 @@ words! {
         InstanceDeregistered = "instance.deregistered",
         /// What the cluster agrees on about an instance changed.
         InstanceHealthChanged = "instance.health_changed",
+        /// Whether calls may go to an instance changed.
+        InstanceBreakerChanged = "instance.breaker_changed",
+        /// An operator enabled, drained, maintains or isolated an instance, or the time that was given for it is over.
+        InstanceAdminChanged = "instance.admin_changed",
+        /// An operator made everything forgotten that speaks against an instance.
+        InstanceReset = "instance.reset",
         /// What one observer holds of an instance changed.
         VerdictChanged = "verdict.changed",
         /// Another instance is active, or none.

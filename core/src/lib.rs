@@ -5,6 +5,9 @@
 //! compiler. The same code runs in the daemon, in the property tests and under a simulator.
 
 pub mod apply;
+pub mod assign;
+pub mod breaker;
+pub mod calls;
 pub mod command;
 pub mod detector;
 pub mod event;
@@ -13,6 +16,7 @@ pub mod json;
 pub mod planner;
 pub mod policy;
 pub mod probe;
+pub mod recovery;
 pub mod rules;
 pub mod state;
 pub mod time;

@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::BreakerState;
 use crate::id::InstanceId;
 use crate::policy::{AutoWord, Liveness, ProofKind, ProofPolicy};
 use crate::probe::Health;
-use crate::state::{Instance, Service};
+use crate::state::{AdminState, Instance, Service};
 use crate::time::{ClusterTime, Millis};
 use crate::transition::{Fencing, ProofRecord};
 
@@ -22,35 +23,62 @@ pub struct Rule {
     pub why: String,
 }
 
+/// Who wants an instance promoted. An operator need not wait for the end of a cool-down; every other rule binds both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Baton itself.
+    Baton,
+    /// A person.
+    Operator,
+}
+
 /// What is asked of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
+    Enabled,
     Healthy,
+    BreakerNotOpen,
+    OutOfCooldown,
     MinHealthy,
     NotLeaving,
 }
 
-/// Each rule and whether it is met: no text is made, for a planner asks this of thousands. `None`: the service does not ask
-/// for it.
+/// Each rule and whether it is met: no text is made, for a planner asks this of thousands. `None`: it is not asked for.
 fn verdicts(
     service: &Service,
     instance: &Instance,
     leaving: Option<&InstanceId>,
     now: ClusterTime,
-) -> [Option<(Asked, bool)>; 3] {
+    asker: Asker,
+) -> [Option<(Asked, bool)>; 6] {
     let wanted = service.spec.failover.min_healthy;
     let healthy = instance.health == Health::Healthy;
     let min_healthy =
         (wanted > Millis::ZERO && healthy).then(|| (Asked::MinHealthy, now.since(instance.health_since) >= wanted));
     let leaves = (leaving == Some(&instance.id)).then_some((Asked::NotLeaving, false));
-    [Some((Asked::Healthy, healthy)), min_healthy, leaves]
+    let cooling = instance.recovery.as_ref().and_then(|recovery| recovery.cooling(now)).is_some();
+    let cooldown = (cooling && asker == Asker::Baton).then_some((Asked::OutOfCooldown, false));
+    [
+        Some((Asked::Enabled, instance.admin.may_be_chosen())),
+        Some((Asked::Healthy, healthy)),
+        Some((Asked::BreakerNotOpen, instance.breaker.state != BreakerState::Open)),
+        cooldown,
+        min_healthy,
+        leaves,
+    ]
 }
 
 /// Whether `instance` may be promoted.
 ///
 /// `leaving` is the active that a failover moves away from: it is no candidate while it is what the move is about.
-pub fn may_be_promoted(service: &Service, instance: &Instance, leaving: Option<&InstanceId>, now: ClusterTime) -> bool {
-    verdicts(service, instance, leaving, now).iter().flatten().all(|(_, pass)| *pass)
+pub fn may_be_promoted(
+    service: &Service,
+    instance: &Instance,
+    leaving: Option<&InstanceId>,
+    now: ClusterTime,
+    asker: Asker,
+) -> bool {
+    verdicts(service, instance, leaving, now, asker).iter().flatten().all(|(_, pass)| *pass)
 }
 
 /// Every rule for promoting `instance`, met or not, in the order in which they are told.
@@ -59,10 +87,22 @@ pub fn candidate_rules(
     instance: &Instance,
     leaving: Option<&InstanceId>,
     now: ClusterTime,
+    asker: Asker,
 ) -> Vec<Rule> {
     let tell = |(asked, pass)| {
         let (rule, why) = match asked {
-            Asked::Healthy => ("healthy", health_told(instance)),
+            Asked::Enabled => ("enabled", admin_told(instance)),
+            Asked::Healthy => ("healthy", health_told(service, instance)),
+            Asked::BreakerNotOpen => ("breaker_not_open", format!("its breaker is {}", instance.breaker.state)),
+            Asked::OutOfCooldown => {
+                let recovery = instance.recovery.as_ref();
+                let left = recovery.and_then(|recovery| recovery.cooling(now)).unwrap_or_default();
+                let failures = recovery.map_or(0, |recovery| recovery.failures);
+                let why = format!(
+                    "it failed {failures} times in a row and cools down for another {left}: POST …/reset ends that"
+                );
+                ("out_of_cooldown", why)
+            }
             Asked::MinHealthy => {
                 let held = now.since(instance.health_since);
                 ("min_healthy", format!("healthy for {held}, min_healthy is {}", service.spec.failover.min_healthy))
@@ -71,15 +111,35 @@ pub fn candidate_rules(
         };
         Rule { rule: rule.to_owned(), pass, why }
     };
-    verdicts(service, instance, leaving, now).into_iter().flatten().map(tell).collect()
+    verdicts(service, instance, leaving, now, asker).into_iter().flatten().map(tell).collect()
 }
 
-fn health_told(instance: &Instance) -> String {
+fn admin_told(instance: &Instance) -> String {
+    let admin = &instance.admin;
+    match admin.state {
+        AdminState::Enabled => "no operator has taken it out".to_owned(),
+        AdminState::Draining | AdminState::Maintenance | AdminState::Isolated => {
+            let actor = admin.actor.as_deref().unwrap_or("an operator");
+            let until = admin.until.map_or_else(String::new, |until| format!(" until {until}"));
+            format!("{actor} set it {}{until}: {}", admin.state, admin.reason)
+        }
+    }
+}
+
+fn health_told(service: &Service, instance: &Instance) -> String {
     match instance.health {
         Health::Healthy => "the observers agree that it is healthy".to_owned(),
         Health::Unknown => "nobody has seen it yet: health is unknown".to_owned(),
         Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
-        Health::Unhealthy => format!("it is unhealthy: {}", instance.doubts()),
+        Health::Unhealthy => match instance.recovery.as_ref().filter(|recovery| recovery.good_since.is_some()) {
+            Some(recovery) => format!(
+                "it was unhealthy, is well again and held back for {} (recovery \"{}\", {} failures in a row)",
+                recovery.delay(&service.spec.recovery),
+                service.spec.recovery.strategy,
+                recovery.failures
+            ),
+            None => format!("it is unhealthy: {}", instance.doubts()),
+        },
         Health::Isolated => "it is isolated by an operator".to_owned(),
     }
 }
@@ -90,11 +150,12 @@ pub fn not_eligible(
     instance: &Instance,
     leaving: Option<&InstanceId>,
     now: ClusterTime,
+    asker: Asker,
 ) -> Option<String> {
-    if may_be_promoted(service, instance, leaving, now) {
+    if may_be_promoted(service, instance, leaving, now, asker) {
         return None;
     }
-    candidate_rules(service, instance, leaving, now).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
+    candidate_rules(service, instance, leaving, now, asker).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
 }
 
 /// The proof that holds for promoting within `transition`, or why none does.

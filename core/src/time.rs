@@ -28,6 +28,21 @@ impl Millis {
         Self(seconds * 1_000)
     }
 
+    /// This length multiplied `times` times over, and never more than `max`: how waits grow from failure to failure.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    pub fn grown(self, multiplier: f64, times: u32, max: Self) -> Self {
+        let mut grown = self;
+        for _ in 0..times {
+            let next = Self((grown.0 as f64 * multiplier) as u64);
+            if next <= grown || grown >= max {
+                break;
+            }
+            grown = next;
+        }
+        grown.min(max)
+    }
+
     /// The same length for the standard library.
     pub const fn as_duration(self) -> Duration {
         Duration::from_millis(self.0)

@@ -311,7 +311,9 @@ fn strategies_choose_as_they_say() {
     world.put_service("orders", |spec| spec.failover.strategy = FailoverStrategy::Random);
     let name = service("orders");
     let known = world.state.service(&name).expect("the service");
-    let first = |seed| baton_core::planner::rank(known, None, world.now, seed)[0].id.to_string();
+    let first = |seed| {
+        baton_core::planner::rank(known, None, world.now, seed, baton_core::rules::Asker::Baton)[0].id.to_string()
+    };
     let chosen: std::collections::BTreeSet<String> = (0..50).map(first).collect();
     assert_eq!(chosen.len(), 3, "each is chosen by some seed");
     assert_eq!(first(3), first(3), "the same seed, the same choice");

@@ -14,7 +14,7 @@ use baton_core::policy::{
     Check, CheckKind, FailoverStrategy, Liveness, Mode, ProofKind, ProofPolicy, Registration, Spec,
 };
 use baton_core::probe::{Health, Verdict};
-use baton_core::state::{Phase, State};
+use baton_core::state::{AdminState, Phase, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 use baton_core::transition::{Fencing, TransitionKind, TransitionStatus, Trigger};
 use proptest::prelude::*;
@@ -283,8 +283,16 @@ impl Seen {
                 prop_assert_eq!(record.status, TransitionStatus::Running);
             }
             for instance in known.instances.values() {
-                let counts = instance.count(after.observers(), known.spec.detection.quorum);
-                prop_assert_eq!(instance.health, counts.health(), "health is what the verdicts say");
+                let held_back = instance.recovery.as_ref().is_some_and(|recovery| recovery.back_since.is_none());
+                let expected = match (instance.admin.state, after.count(known, instance).verdict) {
+                    (AdminState::Isolated, _) => Health::Isolated,
+                    (AdminState::Maintenance, _) | (_, Verdict::Unknown) => Health::Unknown,
+                    (_, Verdict::Down) => Health::Unhealthy,
+                    (_, Verdict::Up | Verdict::Suspect) if held_back => Health::Unhealthy,
+                    (_, Verdict::Up) => Health::Healthy,
+                    (_, Verdict::Suspect) => Health::Suspect,
+                };
+                prop_assert_eq!(instance.health, expected, "health is what the verdicts and the operator say");
             }
         }
         self.check_promotions(before, after)

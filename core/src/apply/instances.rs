@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::{Draft, Entry, check_generation};
+use crate::breaker::Breaker;
 use crate::command::{Done, InstanceDelete, InstancePut, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::policy::{Liveness, Mode, Registration};
 use crate::probe::Health;
-use crate::state::{Change, INSTANCES_MAX, Instance};
+use crate::state::{Admin, Change, INSTANCES_MAX, Instance, Service};
 
 impl Entry<'_> {
     pub(super) fn instance_put(&mut self, put: &InstancePut) -> Reply {
@@ -55,6 +56,10 @@ impl Entry<'_> {
             health_revision: self.next_revision(),
             first_failure: None,
             suspect_since: None,
+            judged: imbl::OrdMap::new(),
+            breaker: Breaker::closed(self.now),
+            recovery: None,
+            admin: Admin::enabled(self.wall),
         };
         let now = self.now;
         let service = self.service_mut(&put.service)?;
@@ -109,28 +114,41 @@ impl Entry<'_> {
         };
         check_generation(delete.if_generation, instance.generation)?;
         let reason = format!("{} deregistered \"{}\"", delete.actor, delete.instance);
-        self.service_mut(&delete.service)?.instances.remove(&delete.instance);
-        self.changes.insert(Change::Instance(delete.service.clone(), delete.instance.clone()));
-        let revision = self.emit(
-            Draft::new(EventKind::InstanceDeregistered, reason.clone())
-                .service(&delete.service)
-                .instance(&delete.instance)
-                .actor(Some(&delete.actor)),
-        );
-        if service.spec.mode == Mode::ActiveActive {
-            self.remember_who_served(&delete.service, std::iter::once(instance))?;
-        }
-        if service.is_active(&delete.instance) {
-            self.vacate(&delete.service, &reason, Some(&delete.actor), Some(revision))?;
-        }
+        self.deregister(&service, instance, &reason, Some(&delete.actor))?;
         Ok(Done::Ok)
     }
 
-    /// Something else is probed from now on: what the observers held is about something that is no longer there.
+    /// Removes an instance of `service`; if it is the active, the service has none from here on.
+    pub(super) fn deregister(
+        &mut self,
+        service: &Service,
+        instance: &Arc<Instance>,
+        reason: &str,
+        actor: Option<&str>,
+    ) -> Result<(), Refusal> {
+        self.service_mut(&service.name)?.instances.remove(&instance.id);
+        self.changes.insert(Change::Instance(service.name.clone(), instance.id.clone()));
+        let revision = self.emit(
+            Draft::new(EventKind::InstanceDeregistered, reason)
+                .service(&service.name)
+                .instance(&instance.id)
+                .actor(actor),
+        );
+        if service.spec.mode == Mode::ActiveActive {
+            self.remember_who_served(&service.name, std::iter::once(instance))?;
+        }
+        if service.is_active(&instance.id) {
+            self.vacate(&service.name, reason, actor, Some(revision))?;
+        }
+        Ok(())
+    }
+
+    /// Something else is looked at from now on: what was held is about something that is no longer there.
     pub(super) fn start_epoch(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
         if let Some(instance) = self.instance_mut(service, id) {
             instance.epoch = cause;
             instance.verdicts = imbl::OrdMap::new();
+            instance.judged = imbl::OrdMap::new();
         }
         self.count_instance_again(service, id, cause);
     }

@@ -3,8 +3,10 @@
 //!
 //! A command that is refused changes nothing: each handler looks first and touches afterwards.
 
+mod breakers;
 mod instances;
 mod nodes;
+mod operator;
 mod services;
 mod transitions;
 mod verdicts;
@@ -165,6 +167,13 @@ impl Entry<'_> {
             Command::InstancePut(put) => self.instance_put(put),
             Command::InstanceDelete(delete) => self.instance_delete(delete),
             Command::VerdictsRecord(record) => self.verdicts_record(record),
+            Command::JudgementsRecord(record) => self.judgements_record(record),
+            Command::BreakerTrip(trip) => self.breaker_trip(trip),
+            Command::BreakerTried(tried) => self.breaker_tried(tried),
+            Command::TrialGrant(grant) => self.trial_grant(grant),
+            Command::InstancesDue(due) => self.instances_due(due),
+            Command::InstanceAdmin(admin) => self.instance_admin(admin),
+            Command::InstanceReset(reset) => self.instance_reset(reset),
             Command::TransitionStart(start) => self.transition_start(start),
             Command::Promote(promote) => self.promote(promote),
             Command::TransitionAbort(abort) => self.transition_abort(abort),

@@ -71,7 +71,8 @@ impl Entry<'_> {
                 self.start_epoch(&put.service, &instance, revision);
             }
         }
-        if put.spec.detection.quorum != old.spec.detection.quorum {
+        // The quorum, the observers, the combination, the recovery's delay: whatever health is counted by.
+        if put.spec.detection != old.spec.detection || put.spec.recovery != old.spec.recovery {
             self.count_service_again(&put.service, revision);
         }
         Ok(Done::Stored { created: false, generation, session: None })

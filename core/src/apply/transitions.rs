@@ -10,7 +10,7 @@ use crate::event::EventKind;
 use crate::id::{Revision, ServiceName, Token, TransitionId};
 use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
-use crate::rules::{not_eligible, proof_that_holds};
+use crate::rules::{Asker, not_eligible, proof_that_holds};
 use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
 use crate::transition::{Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus};
 
@@ -29,12 +29,13 @@ impl Entry<'_> {
         let active = service.assignment.active.clone();
         let leaving = active.as_ref().and_then(|active| service.instances.get(&active.instance));
         self.check_cause(&service, leaving, start)?;
+        let asker = if start.actor.is_some() { Asker::Operator } else { Asker::Baton };
         if let Some(to) = &start.to {
             let target = target(&service, to)?;
             if service.is_active(&to.instance) {
                 return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: to.instance.clone() });
             }
-            if let Some(why) = not_eligible(&service, target, None, self.now) {
+            if let Some(why) = not_eligible(&service, target, None, self.now, asker) {
                 return Err(Refusal::NotEligible { instance: to.instance.clone(), why });
             }
         }
@@ -79,8 +80,9 @@ impl Entry<'_> {
                 let target = start.to.as_ref().and_then(|to| service.instances.get(&to.instance));
                 start.seen_token.is_none() && target.is_some_and(|target| cause == Some(target.health_revision))
             }
-            TransitionKind::Failover => leaving
-                .is_some_and(|active| active.health == Health::Unhealthy && cause == Some(active.health_revision)),
+            TransitionKind::Failover => {
+                leaving.is_some_and(|active| out(active.health) && cause == Some(active.health_revision))
+            }
             TransitionKind::Switchover | TransitionKind::Failback => false,
         };
         let holds = holds && service.moves_by_itself();
@@ -202,7 +204,10 @@ impl Entry<'_> {
             return Err(moved_on(format!("whether \"{}\" moves by itself", promote.service)));
         }
         let target = target(&service, &promote.to)?;
-        if let Some(why) = not_eligible(&service, target, None, self.now) {
+        // Who asked for the move named this instance, or left the choice to Baton and its rules.
+        let named = open.actor.is_some() && open.to.as_ref() == Some(&promote.to.instance);
+        let asker = if promote.actor.is_some() || named { Asker::Operator } else { Asker::Baton };
+        if let Some(why) = not_eligible(&service, target, None, self.now, asker) {
             return Err(Refusal::NotEligible { instance: promote.to.instance.clone(), why });
         }
         let asserted = promote.assertion.as_ref().map(|_| ProofKind::Operator).or(open.asserted);
@@ -395,6 +400,14 @@ impl Entry<'_> {
             self.state.transitions.remove(&id);
             self.changes.insert(Change::Transition(id));
         }
+    }
+}
+
+/// Whether an active of this health must be replaced.
+fn out(health: Health) -> bool {
+    match health {
+        Health::Unhealthy | Health::Isolated => true,
+        Health::Unknown | Health::Healthy | Health::Suspect => false,
     }
 }
 

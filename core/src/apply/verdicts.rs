@@ -1,11 +1,13 @@
-//! Verdicts come in, health follows. Health is never set: it is counted from the verdicts of live observers.
+//! Verdicts come in, health follows. Health is never set: it is counted from the verdicts of live observers and what the
+//! leader judges beside them, and whoever was unhealthy is held back as the service's recovery says.
 
 use super::{Draft, Entry};
-use crate::command::{Done, Refusal, Reply, VerdictReport, VerdictsRecord};
+use crate::command::{Done, Judgement, JudgementsRecord, Refusal, Reply, VerdictReport, VerdictsRecord};
 use crate::event::EventKind;
 use crate::id::{InstanceId, NodeId, Revision, ServiceName};
-use crate::probe::{Health, Verdict};
-use crate::state::{HealthInputs, Instance, VerdictRecord};
+use crate::probe::{Evidence, Health, Verdict};
+use crate::recovery::Recovery;
+use crate::state::{AdminState, HealthInputs, Instance, Service, VerdictRecord};
 use crate::time::ClusterTime;
 
 impl Entry<'_> {
@@ -20,11 +22,14 @@ impl Entry<'_> {
         Ok(Done::Ok)
     }
 
-    /// Takes one verdict. One about an instance that is gone, or was re-registered since, is late and is dropped.
+    /// Takes one verdict. One about an instance that is gone or was re-registered since is late and is dropped, and so is
+    /// one of a node that does not observe it. A node that was released may still change its mind while it stands in.
     fn verdict(&mut self, observer: NodeId, report: &VerdictReport) {
-        let Some(instance) = self.state.instance(&report.service, &report.instance) else { return };
+        let Some(service) = self.state.service(&report.service) else { return };
+        let Some(instance) = service.instances.get(&report.instance) else { return };
         let held = instance.verdicts.get(&observer).map_or(Verdict::Unknown, |held| held.verdict);
-        if instance.epoch != report.epoch || held == report.verdict {
+        let asked = held != Verdict::Unknown || self.state.observers_of(service, instance).contains(&observer);
+        if instance.epoch != report.epoch || held == report.verdict || !asked {
             return;
         }
         let (now, wall) = (self.now, self.wall);
@@ -34,30 +39,14 @@ impl Entry<'_> {
                 Verdict::Unknown => {
                     instance.verdicts.remove(&observer);
                 }
-                Verdict::Up => {
-                    instance.verdicts.insert(
-                        observer,
-                        VerdictRecord { verdict: report.verdict, since: wall, evidence: evidence.clone() },
-                    );
-                }
-                Verdict::Suspect | Verdict::Down => {
-                    instance.verdicts.insert(
-                        observer,
-                        VerdictRecord { verdict: report.verdict, since: wall, evidence: evidence.clone() },
-                    );
-                    let seen = evidence.first_failure_age.map_or(now, |age| ClusterTime(now.0.saturating_sub(age.0)));
-                    instance.first_failure = Some(instance.first_failure.map_or(seen, |earlier| earlier.min(seen)));
-                    instance.suspect_since.get_or_insert(now);
+                Verdict::Up | Verdict::Suspect | Verdict::Down => {
+                    let record = VerdictRecord { verdict: report.verdict, since: wall, evidence: evidence.clone() };
+                    instance.verdicts.insert(observer, record);
                 }
             }
+            note_doubt(instance, report.verdict, evidence, now);
         }
-        let reason = match evidence.class {
-            Some(class) => format!(
-                "node {observer}: {} failed {} in a row, {class}: {}",
-                evidence.check, evidence.streak, evidence.detail
-            ),
-            None => format!("node {observer}: {}", evidence.detail),
-        };
+        let reason = format!("node {observer}: {}", told(evidence));
         let cause = self.emit(
             Draft::new(EventKind::VerdictChanged, reason)
                 .service(&report.service)
@@ -68,34 +57,82 @@ impl Entry<'_> {
         self.count_instance_again(&report.service, &report.instance, cause);
     }
 
+    pub(super) fn judgements_record(&mut self, record: &JudgementsRecord) -> Reply {
+        for judgement in &record.judgements {
+            self.judgement(judgement);
+        }
+        Ok(Done::Ok)
+    }
+
+    /// Takes what the leader judges by one source. One about an older epoch is late and is dropped.
+    fn judgement(&mut self, judgement: &Judgement) {
+        let Judgement { service, instance: id, epoch, source, verdict, evidence } = judgement;
+        let Some(instance) = self.state.instance(service, id) else { return };
+        let held = instance.judged.get(source).map_or(Verdict::Unknown, |held| held.verdict);
+        if instance.epoch != *epoch || held == *verdict || instance.admin.state == AdminState::Maintenance {
+            return;
+        }
+        let (now, wall) = (self.now, self.wall);
+        if let Some(instance) = self.instance_mut(service, id) {
+            match verdict {
+                Verdict::Unknown => {
+                    instance.judged.remove(source);
+                }
+                Verdict::Up | Verdict::Suspect | Verdict::Down => {
+                    let record = VerdictRecord { verdict: *verdict, since: wall, evidence: evidence.clone() };
+                    instance.judged.insert(*source, record);
+                }
+            }
+            note_doubt(instance, *verdict, evidence, now);
+        }
+        let cause = self.emit(
+            Draft::new(EventKind::VerdictChanged, format!("{source}: {}", told(evidence)))
+                .service(service)
+                .instance(id)
+                .change(Some(held), Some(*verdict)),
+        );
+        self.count_instance_again(service, id, cause);
+    }
+
     /// Counts an instance's verdicts again and tells when its health changed.
     pub(super) fn count_instance_again(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
         let Some(known) = self.state.services.get(service).cloned() else { return };
         let Some(instance) = known.instances.get(id) else { return };
-        let counts = instance.count(self.state.observers(), known.spec.detection.quorum);
-        let (old, new) = (instance.health, counts.health());
-        let doubted = counts.down + counts.suspect > 0;
+        let observers = self.state.observers_of(&known, instance);
+        let released = released(instance, &observers);
+        let counts = instance.count(&observers, &known.spec.detection);
         let now = self.now;
-        if !doubted && (instance.first_failure.is_some() || instance.suspect_since.is_some()) {
-            // The row of failures is over: the next one starts its own clock.
+        let (health, recovery) = next_health(&known, instance, &counts, now);
+        let doubted = matches!(counts.verdict, Verdict::Suspect | Verdict::Down) || counts.down + counts.suspect > 0;
+        let row_over = !doubted && (instance.first_failure.is_some() || instance.suspect_since.is_some());
+        if row_over || !released.is_empty() || recovery != instance.recovery {
+            let recovery = recovery.clone();
             if let Some(instance) = self.instance_mut(service, id) {
-                instance.first_failure = None;
-                instance.suspect_since = None;
+                for observer in &released {
+                    instance.verdicts.remove(observer);
+                }
+                if row_over {
+                    // The row of failures is over: the next one starts its own clock.
+                    instance.first_failure = None;
+                    instance.suspect_since = None;
+                }
+                instance.recovery = recovery;
             }
         }
-        if old == new {
+        let old = instance.health;
+        if old == health {
             return;
         }
-        let reason = health_reason(instance, &counts, new);
+        let reason = health_reason(&known, instance, &counts, recovery.as_ref(), health);
         let revision = self.emit(
             Draft::new(EventKind::InstanceHealthChanged, reason)
                 .service(service)
                 .instance(id)
-                .change(Some(old), Some(new))
+                .change(Some(old), Some(health))
                 .cause(Some(cause)),
         );
         if let Some(instance) = self.instance_mut(service, id) {
-            instance.health = new;
+            instance.health = health;
             instance.health_since = now;
             instance.health_revision = revision;
         }
@@ -117,20 +154,111 @@ impl Entry<'_> {
     }
 }
 
-fn health_reason(instance: &Instance, counts: &HealthInputs, health: Health) -> String {
-    let HealthInputs { observers, quorum, up, suspect, down } = counts;
+/// Keeps when the present row of failures began, and when it was first doubted.
+fn note_doubt(instance: &mut Instance, verdict: Verdict, evidence: &Evidence, now: ClusterTime) {
+    match verdict {
+        Verdict::Unknown | Verdict::Up => {}
+        Verdict::Suspect | Verdict::Down => {
+            let seen = evidence.first_failure_age.map_or(now, |age| ClusterTime(now.0.saturating_sub(age.0)));
+            instance.first_failure = Some(instance.first_failure.map_or(seen, |earlier| earlier.min(seen)));
+            instance.suspect_since.get_or_insert(now);
+        }
+    }
+}
+
+fn told(evidence: &Evidence) -> String {
+    match evidence.class {
+        Some(class) if evidence.streak > 0 => {
+            format!("{} failed {} in a row, {class}: {}", evidence.check, evidence.streak, evidence.detail)
+        }
+        Some(_) | None => evidence.detail.clone(),
+    }
+}
+
+/// The nodes that were released and need not stand in any more: all that are assigned have looked.
+fn released(instance: &Instance, observers: &[NodeId]) -> Vec<NodeId> {
+    let all_have_looked = observers.iter().all(|observer| instance.verdicts.contains_key(observer));
+    let strangers = instance.verdicts.keys().filter(|observer| !observers.contains(observer));
+    if all_have_looked { strangers.copied().collect() } else { Vec::new() }
+}
+
+/// The health that the counts mean, and what is remembered of its failures: whoever was unhealthy is held back.
+fn next_health(
+    service: &Service,
+    instance: &Instance,
+    counts: &HealthInputs,
+    now: ClusterTime,
+) -> (Health, Option<Recovery>) {
+    let policy = &service.spec.recovery;
+    let remembered = instance.recovery.clone();
+    match instance.admin.state {
+        AdminState::Isolated => return (Health::Isolated, remembered),
+        AdminState::Maintenance => return (Health::Unknown, remembered),
+        AdminState::Enabled | AdminState::Draining => {}
+    }
+    let held_back = remembered.as_ref().is_some_and(|recovery| recovery.back_since.is_none());
+    match counts.verdict {
+        Verdict::Down if held_back => {
+            let recovery = remembered.map(|recovery| Recovery { good_since: None, ..recovery });
+            (Health::Unhealthy, recovery)
+        }
+        Verdict::Down => (Health::Unhealthy, Some(Recovery::failed(remembered.as_ref(), policy, now))),
+        Verdict::Unknown => {
+            let recovery =
+                remembered.map(|recovery| if held_back { Recovery { good_since: None, ..recovery } } else { recovery });
+            (Health::Unknown, recovery)
+        }
+        well @ (Verdict::Suspect | Verdict::Up) => {
+            let health = if well == Verdict::Up { Health::Healthy } else { Health::Suspect };
+            let Some(recovery) = remembered.filter(|_| held_back) else { return (health, instance.recovery.clone()) };
+            let waiting = Recovery { good_since: recovery.good_since.or(Some(now)), ..recovery };
+            if waiting.due(policy).is_some_and(|due| now >= due) {
+                (health, Some(Recovery { good_since: None, back_since: Some(now), ..waiting }))
+            } else {
+                (Health::Unhealthy, Some(waiting))
+            }
+        }
+    }
+}
+
+fn health_reason(
+    service: &Service,
+    instance: &Instance,
+    counts: &HealthInputs,
+    recovery: Option<&Recovery>,
+    health: Health,
+) -> String {
+    let HealthInputs { observers, quorum, up, suspect, down, .. } = counts;
+    let doubts = instance.doubts();
     match health {
         Health::Unhealthy => {
-            format!("{down} of {observers} observers say down, {quorum} are enough: {}", instance.doubts())
+            let cools = recovery.and_then(|recovery| recovery.cooldown_until.map(|_| recovery.failures)).map_or_else(
+                String::new,
+                |failures| {
+                    format!(" ({failures} failures in a row: cooling down for {})", service.spec.recovery.cooldown)
+                },
+            );
+            if counts.probes == Verdict::Down {
+                format!("{down} of {observers} observers say down, {quorum} are enough: {doubts}{cools}")
+            } else {
+                format!("{doubts}{cools}")
+            }
         }
-        Health::Suspect => {
+        Health::Suspect if counts.vetoed() => {
             format!(
-                "{down} of {observers} observers say down and {suspect} suspect, {quorum} must say down: {}",
-                instance.doubts()
+                "{down} of {observers} observers say down, but {up} see it well, and one is enough to veto: {doubts}"
             )
         }
-        Health::Healthy => format!("{up} of {observers} observers say up, nobody doubts it"),
-        Health::Unknown | Health::Isolated => format!("none of {observers} observers has seen it"),
+        Health::Suspect => {
+            format!("{down} of {observers} observers say down and {suspect} suspect, {quorum} must say down: {doubts}")
+        }
+        Health::Healthy if counts.probes == Verdict::Up => {
+            format!("{up} of {observers} observers say up, nobody doubts it")
+        }
+        Health::Healthy => "it shows signs of life, and nobody doubts it".to_owned(),
+        Health::Unknown if instance.admin.state == AdminState::Maintenance => "it is in maintenance".to_owned(),
+        Health::Unknown => format!("none of {observers} observers has seen it"),
+        Health::Isolated => format!("it is isolated by an operator: {}", instance.admin.reason),
     }
 }
 

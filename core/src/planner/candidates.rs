@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::CandidateReport;
 use crate::id::InstanceId;
 use crate::policy::FailoverStrategy;
-use crate::rules::{candidate_rules, may_be_promoted};
+use crate::rules::{Asker, candidate_rules, may_be_promoted};
 use crate::state::{Instance, Service};
 use crate::time::ClusterTime;
 
@@ -19,9 +19,10 @@ pub fn rank<'a>(
     leaving: Option<&InstanceId>,
     now: ClusterTime,
     seed: u64,
+    asker: Asker,
 ) -> Vec<&'a Arc<Instance>> {
     let mut ranked: Vec<&Arc<Instance>> =
-        service.instances.values().filter(|instance| may_be_promoted(service, instance, leaving, now)).collect();
+        service.instances.values().filter(|instance| may_be_promoted(service, instance, leaving, now, asker)).collect();
     let holder = service.assignment.last_holder.as_ref().and_then(|held| service.instances.get(&held.instance));
     match service.spec.failover.strategy {
         FailoverStrategy::Best => {
@@ -76,9 +77,10 @@ pub(super) fn report(
     leaving: Option<&InstanceId>,
     now: ClusterTime,
     seed: u64,
+    asker: Asker,
 ) -> Vec<CandidateReport> {
-    let ranked = rank(service, leaving, now, seed);
-    let others = service.instances.values().filter(|instance| !may_be_promoted(service, instance, leaving, now));
+    let ranked = rank(service, leaving, now, seed, asker);
+    let others = service.instances.values().filter(|instance| !may_be_promoted(service, instance, leaving, now, asker));
     let all = ranked.iter().copied().enumerate().map(|(at, instance)| (Some(at as u32 + 1), instance));
     all.chain(others.map(|instance| (None, instance)))
         .take(REPORTED_MAX)
@@ -89,7 +91,7 @@ pub(super) fn report(
             health: instance.health,
             tier: instance.registration.tier,
             priority: instance.registration.priority,
-            rules: candidate_rules(service, instance, leaving, now),
+            rules: candidate_rules(service, instance, leaving, now, asker),
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use crate::command::{Assertion, Command, Promote, Refusal, TransitionStart};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{Mode, ProofKind, words};
 use crate::probe::Health;
-use crate::rules::{not_eligible, proof_that_holds};
+use crate::rules::{Asker, not_eligible, proof_that_holds};
 use crate::state::{Service, State};
 use crate::time::ClusterTime;
 use crate::transition::{ProofRecord, TransitionKind, Trigger};
@@ -150,16 +150,18 @@ fn choose(
     seed: u64,
 ) -> Result<InstanceId, Refusal> {
     let Some(wanted) = &request.to else {
-        return rank(service, leaving, now, seed).first().map(|best| best.id.clone()).ok_or_else(|| {
-            let mut whys: Vec<String> = Vec::new();
-            for instance in service.instances.values().take(10) {
-                if let Some(why) = not_eligible(service, instance, leaving, now) {
-                    whys.push(format!("\"{}\": {why}", instance.id));
+        return rank(service, leaving, now, seed, Asker::Operator).first().map(|best| best.id.clone()).ok_or_else(
+            || {
+                let mut whys: Vec<String> = Vec::new();
+                for instance in service.instances.values().take(10) {
+                    if let Some(why) = not_eligible(service, instance, leaving, now, Asker::Operator) {
+                        whys.push(format!("\"{}\": {why}", instance.id));
+                    }
                 }
-            }
-            let why = if whys.is_empty() { "no instance is registered".to_owned() } else { whys.join("; ") };
-            Refusal::NoCandidate { service: service.name.clone(), why }
-        });
+                let why = if whys.is_empty() { "no instance is registered".to_owned() } else { whys.join("; ") };
+                Refusal::NoCandidate { service: service.name.clone(), why }
+            },
+        );
     };
     let Some(instance) = service.instances.get(wanted) else {
         return Err(Refusal::NoSuchInstance { service: service.name.clone(), instance: wanted.clone() });
@@ -167,7 +169,7 @@ fn choose(
     if leaving == Some(wanted) {
         return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: wanted.clone() });
     }
-    match not_eligible(service, instance, None, now) {
+    match not_eligible(service, instance, None, now, Asker::Operator) {
         Some(why) => Err(Refusal::NotEligible { instance: wanted.clone(), why }),
         None => Ok(wanted.clone()),
     }

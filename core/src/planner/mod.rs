@@ -3,11 +3,13 @@
 //! what it saw, and `apply` refuses it when that has moved on.
 
 mod candidates;
+mod due;
 mod manual;
 mod report;
 mod upkeep;
 
 pub use candidates::rank;
+pub use due::{Due, instances_due};
 pub use manual::{ManualMove, ManualPlan, ManualRequest, plan_manual};
 pub use report::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
 pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, retention};
@@ -15,9 +17,9 @@ pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, retention};
 use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart};
 use crate::id::InstanceId;
 use crate::policy::{Mode, inactive_parts};
-use crate::probe::Health;
-use crate::rules::{not_eligible, proof_that_holds};
-use crate::state::{Active, Instance, Phase, Service, State};
+use crate::probe::{Health, Verdict};
+use crate::rules::{Asker, not_eligible, proof_that_holds};
+use crate::state::{Active, HealthInputs, Instance, Phase, Service, Source, State};
 use crate::time::{ClusterTime, Millis};
 use crate::transition::{Transition, TransitionKind, Trigger};
 
@@ -56,7 +58,7 @@ pub fn plan_service(state: &State, service: &Service, now: ClusterTime, seed: u6
         transition: service.assignment.transition,
         decision,
         summary,
-        candidates: candidates::report(service, leaving.as_ref(), now, seed),
+        candidates: candidates::report(service, leaving.as_ref(), now, seed, Asker::Baton),
         gates: plan.gates,
         inactive: inactive_parts(&service.spec),
         revision: state.meta.revision,
@@ -116,15 +118,23 @@ impl Planner<'_> {
             return (Decision::Nothing, format!("The active \"{}\" is not registered.", active.instance), None);
         };
         let automatic = service.spec.failover.automatic;
-        let counts = instance.count(self.state.observers(), service.spec.detection.quorum);
-        let down = self.gate(
-            "active_down",
-            instance.health == Health::Unhealthy,
-            format!(
-                "\"{}\" is {}: {} of {} observers say down, {} are needed",
-                active.instance, instance.health, counts.down, counts.observers, counts.quorum
+        let counts = self.state.count(service, instance);
+        let (out, why) = match instance.health {
+            Health::Isolated => (true, format!("\"{}\" is isolated: {}", active.instance, instance.admin.reason)),
+            Health::Unknown | Health::Healthy | Health::Suspect | Health::Unhealthy => (
+                instance.health == Health::Unhealthy,
+                format!(
+                    "\"{}\" is {}: {} of {} observers say down, {} are needed{}",
+                    active.instance,
+                    instance.health,
+                    counts.down,
+                    counts.observers,
+                    counts.quorum,
+                    beside_probes(&counts)
+                ),
             ),
-        );
+        };
+        let down = self.gate("active_down", out, why);
         let automatic = self.gate_automatic(automatic);
         let best = self.gate_candidate(Some(&active.instance));
         let proof = self.gate_proof(None);
@@ -165,17 +175,7 @@ impl Planner<'_> {
             seen_token: Some(active.token),
             to: best.map(|to| seen(&to)),
             asserted: None,
-            trigger: Trigger {
-                reason: format!(
-                    "\"{}\" is down: {} of {} observers say so, {} are enough; {}",
-                    active.instance,
-                    counts.down,
-                    counts.observers,
-                    counts.quorum,
-                    instance.doubts()
-                ),
-                cause: Some(instance.health_revision),
-            },
+            trigger: Trigger { reason: why_out(instance, &counts), cause: Some(instance.health_revision) },
             actor: None,
         });
         (Decision::FailOver, summary, Some(command))
@@ -232,7 +232,8 @@ impl Planner<'_> {
     /// The instance that an operator named for an open transition, while it may be promoted.
     fn named(&mut self, open: &Transition) -> Option<Instance> {
         let instance = self.service.instances.get(open.to.as_ref()?)?;
-        if let Some(why) = not_eligible(self.service, instance, None, self.now) {
+        let asker = if open.actor.is_some() { Asker::Operator } else { Asker::Baton };
+        if let Some(why) = not_eligible(self.service, instance, None, self.now, asker) {
             self.gate("named_candidate", false, format!("\"{}\" was asked for: {why}", instance.id));
             return None;
         }
@@ -310,7 +311,7 @@ impl Planner<'_> {
     }
 
     fn gate_candidate(&mut self, leaving: Option<&InstanceId>) -> Option<Instance> {
-        let best = rank(self.service, leaving, self.now, self.seed).into_iter().next().cloned();
+        let best = rank(self.service, leaving, self.now, self.seed, Asker::Baton).into_iter().next().cloned();
         match &best {
             Some(best) => {
                 let strategy = self.service.spec.failover.strategy;
@@ -325,6 +326,9 @@ impl Planner<'_> {
                 );
                 for instance in self.service.instances.values().filter(|instance| instance.health == Health::Healthy) {
                     self.wake(instance.health_since.plus(self.service.spec.failover.min_healthy));
+                    if let Some(until) = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until) {
+                        self.wake(until);
+                    }
                 }
             }
         }
@@ -336,6 +340,32 @@ impl Planner<'_> {
             Ok(proof) => self.gate("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
             Err(why) => self.gate("proof", false, why),
         }
+    }
+}
+
+/// What is judged beside probes, where there is anything.
+fn beside_probes(counts: &HealthInputs) -> String {
+    let told =
+        |source: Source, verdict: Option<Verdict>| verdict.map(|verdict| format!("; its {source} say {verdict}"));
+    let told = [told(Source::Calls, counts.calls), told(Source::Heartbeats, counts.heartbeats)];
+    told.into_iter().flatten().collect()
+}
+
+/// Why an active must be replaced.
+fn why_out(instance: &Instance, counts: &HealthInputs) -> String {
+    let id = &instance.id;
+    match instance.health {
+        Health::Isolated => {
+            let actor = instance.admin.actor.as_deref().unwrap_or("an operator");
+            format!("\"{id}\" was isolated by {actor}: {}", instance.admin.reason)
+        }
+        Health::Unknown | Health::Healthy | Health::Suspect | Health::Unhealthy => format!(
+            "\"{id}\" is down: {} of {} observers say so, {} are enough; {}",
+            counts.down,
+            counts.observers,
+            counts.quorum,
+            instance.doubts()
+        ),
     }
 }
 

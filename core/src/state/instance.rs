@@ -3,9 +3,12 @@
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::{Admin, AdminState, Service, Source};
+use crate::breaker::Breaker;
 use crate::id::{InstanceId, NodeId, Revision};
-use crate::policy::{Quorum, Registration};
+use crate::policy::{Liveness, RecoveryPolicy, Registration};
 use crate::probe::{Evidence, Health, Verdict};
+use crate::recovery::{Recovery, whole_share};
 use crate::time::{ClusterTime, WallTime};
 
 /// What one observer holds of an instance, as committed.
@@ -49,62 +52,70 @@ pub struct Instance {
     /// When an observer's doubt was first committed in the present row, on the decision clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect_since: Option<ClusterTime>,
-}
-
-/// How the health of an instance was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct HealthInputs {
-    /// Live observers assigned: the denominator.
-    pub observers: u32,
-    /// How many of them must say `down`.
-    pub quorum: u32,
-    /// How many say `up`.
-    pub up: u32,
-    /// How many say `suspect`.
-    pub suspect: u32,
-    /// How many say `down`.
-    pub down: u32,
-}
-
-impl HealthInputs {
-    /// The health that these counts mean.
-    pub fn health(&self) -> Health {
-        if self.down >= self.quorum && self.down > 0 {
-            Health::Unhealthy
-        } else if self.down + self.suspect > 0 {
-            Health::Suspect
-        } else if self.up > 0 {
-            Health::Healthy
-        } else {
-            Health::Unknown
-        }
-    }
+    /// What the leader judges from calls and heartbeats. A source that has nothing to say is absent.
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub judged: OrdMap<Source, VerdictRecord>,
+    /// Whether calls may go there.
+    pub breaker: Breaker,
+    /// What is remembered since it was unhealthy; none where it never was, or an operator reset it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// What an operator has said of it.
+    pub admin: Admin,
 }
 
 impl Instance {
-    /// Counts the verdicts of `observers`, the live ones. The verdict quorum is over them, never over the lost.
-    pub fn count(&self, observers: impl Iterator<Item = NodeId>, quorum: Quorum) -> HealthInputs {
-        let mut counts = HealthInputs { observers: 0, quorum: 0, up: 0, suspect: 0, down: 0 };
-        for observer in observers {
-            counts.observers += 1;
-            match self.verdicts.get(&observer).map_or(Verdict::Unknown, |record| record.verdict) {
-                Verdict::Unknown => {}
-                Verdict::Up => counts.up += 1,
-                Verdict::Suspect => counts.suspect += 1,
-                Verdict::Down => counts.down += 1,
-            }
+    /// The share of its weight that it gets at `now`, in thousandths: less than all while it ramps up.
+    pub fn share(&self, policy: &RecoveryPolicy, now: ClusterTime) -> u64 {
+        self.recovery.as_ref().map_or(whole_share(), |recovery| recovery.share(policy, now))
+    }
+
+    /// Its weight at `now`, in thousandths of the registered unit.
+    pub fn effective_weight(&self, policy: &RecoveryPolicy, now: ClusterTime) -> u64 {
+        u64::from(self.registration.weight) * self.share(policy, now)
+    }
+
+    /// Since when it is missing: nobody sees it alive, and somebody looks.
+    fn missing_since(&self) -> Option<ClusterTime> {
+        let recovering = self.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
+        let heartbeats = self.registration.liveness == Liveness::Heartbeat;
+        match self.health {
+            Health::Unhealthy if !recovering => Some(self.health_since),
+            Health::Unknown if heartbeats => Some(self.health_since),
+            Health::Unhealthy | Health::Unknown | Health::Healthy | Health::Suspect | Health::Isolated => None,
         }
-        counts.quorum = match quorum {
-            Quorum::Count(number) => number,
-            Quorum::Majority(_) => counts.observers / 2 + 1,
-        };
-        counts
+    }
+
+    /// When it is removed because it was missing for so long; never while it is or was the last to hold its service,
+    /// nor while an operator has taken it out.
+    pub fn deregistered_at(&self, service: &Service) -> Option<ClusterTime> {
+        let held = service.assignment.last_holder.as_ref().is_some_and(|holder| holder.instance == self.id);
+        let after = self.registration.deregister_after?;
+        let missing = self.missing_since()?;
+        (self.admin.state == AdminState::Enabled && !held).then(|| missing.plus(after))
+    }
+
+    /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay, of an operator's
+    /// word, of the patience with a missing one.
+    pub fn due(&self, service: &Service) -> Option<ClusterTime> {
+        let recovery = self.recovery.as_ref().and_then(|recovery| recovery.due(&service.spec.recovery));
+        [self.breaker.open_until(), recovery, self.admin.ends, self.deregistered_at(service)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Who doubts it and why, in a sentence.
     pub fn doubts(&self) -> String {
         let mut told: Vec<String> = Vec::new();
+        for (source, record) in &self.judged {
+            match record.verdict {
+                Verdict::Suspect | Verdict::Down => {
+                    told.push(format!("its {source} say {} ({})", record.verdict, record.evidence.detail));
+                }
+                Verdict::Unknown | Verdict::Up => {}
+            }
+        }
         for (observer, record) in &self.verdicts {
             match record.verdict {
                 Verdict::Suspect | Verdict::Down => {

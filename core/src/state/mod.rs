@@ -1,6 +1,8 @@
 //! The replicated state: what every node holds alike. Plain data and questions about it; the only way to change it is
 //! `apply`. Its maps are ordered and persistent, so that a copy for readers costs next to nothing.
 
+mod admin;
+mod health;
 mod instance;
 mod rows;
 mod service;
@@ -11,10 +13,13 @@ use std::sync::Arc;
 
 pub(crate) use rows::hex;
 
-pub use instance::{HealthInputs, Instance, VerdictRecord};
+pub use admin::{Admin, AdminState};
+pub use health::{HealthInputs, Source};
+pub use instance::{Instance, VerdictRecord};
 pub use rows::{Change, InvalidRow, Row, RowKind};
 pub use service::{Active, Assignment, Holder, Phase, Service};
 
+use crate::assign::observers_of;
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use crate::time::{ClusterTime, WallTime};
 use crate::transition::Transition;
@@ -93,8 +98,23 @@ impl State {
         self.transitions.get(&service.assignment.transition?)
     }
 
-    /// The nodes whose verdicts count, in order. In this version every live node observes every instance.
-    pub fn observers(&self) -> impl Iterator<Item = NodeId> + '_ {
+    /// The live nodes, in order.
+    pub fn live_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.values().filter(|node| node.live).map(|node| node.id)
+    }
+
+    /// The nodes that observe an instance, best first; none while it is in maintenance.
+    pub fn observers_of(&self, service: &Service, instance: &Instance) -> Vec<NodeId> {
+        match instance.admin.state {
+            AdminState::Maintenance => Vec::new(),
+            AdminState::Enabled | AdminState::Draining | AdminState::Isolated => {
+                observers_of(self.live_nodes(), &service.name, &instance.id, service.spec.detection.observers)
+            }
+        }
+    }
+
+    /// How the health of an instance is counted now.
+    pub fn count(&self, service: &Service, instance: &Instance) -> HealthInputs {
+        instance.count(&self.observers_of(service, instance), &service.spec.detection)
     }
 }

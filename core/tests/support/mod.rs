@@ -11,7 +11,7 @@ use baton_core::command::{
 use baton_core::event::{Event, EventKind};
 use baton_core::id::{InstanceId, NodeId, ServiceName};
 use baton_core::planner::{ServicePlan, plan_service};
-use baton_core::policy::{Check, CheckKind, Registration, Spec};
+use baton_core::policy::{Check, CheckKind, RecoveryStrategy, Registration, Spec};
 use baton_core::probe::{Evidence, FailureClass, Verdict};
 use baton_core::state::{Service, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
@@ -70,8 +70,10 @@ impl World {
         self.state.service(&service(name)).expect("the service is there")
     }
 
+    /// A service whose instances are taken back at once after a failure, however often they fail, unless `change` says so.
     pub fn put_service(&mut self, name: &str, change: impl FnOnce(&mut Spec)) {
         let mut spec = Spec { checks: vec![Check::of(CheckKind::Tcp)], ..Spec::default() };
+        (spec.recovery.strategy, spec.recovery.cooldown) = (RecoveryStrategy::Immediate, Millis::ZERO);
         change(&mut spec);
         self.must(put_service(name, spec));
     }

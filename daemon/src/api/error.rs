@@ -158,6 +158,8 @@ fn refusal(refusal: &Refusal) -> Kind {
         Refusal::ProofRefused { .. } => (StatusCode::CONFLICT, "The proof does not hold"),
         Refusal::NoActive { .. } => (StatusCode::CONFLICT, "There is no active to move"),
         Refusal::NotActivePassive { .. } => (StatusCode::CONFLICT, "Not an active_passive service"),
+        Refusal::NoTrial { .. } => (StatusCode::CONFLICT, "No trial call now"),
+        Refusal::IsActive { .. } => (StatusCode::CONFLICT, "It is the active"),
         Refusal::MovedOn { .. } => (StatusCode::CONFLICT, "The world has moved on"),
         Refusal::LimitReached { .. } => (StatusCode::CONFLICT, "A limit is reached"),
     };

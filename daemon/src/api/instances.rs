@@ -88,7 +88,9 @@ pub(crate) async fn put(
     .await?;
     let (created, generation, session) = match done {
         Done::Stored { created, generation, session } => (created, generation, session),
-        Done::Ok | Done::Started { .. } | Done::Promoted { .. } => return Err(ApiError::Reply(done)),
+        Done::Ok | Done::Started { .. } | Done::Granted { .. } | Done::Promoted { .. } => {
+            return Err(ApiError::Reply(done));
+        }
     };
     let revision = applied_here(&state, |view| generation_now(view).is_some_and(|now| now >= generation)).await;
     stored(&Stored { service, instance: Some(instance), generation, created, session, revision })

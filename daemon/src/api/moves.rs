@@ -128,7 +128,9 @@ async fn make(
     let transition = match (&done, completed) {
         (Done::Started { transition }, _) => *transition,
         (Done::Promoted { .. }, Some(transition)) => transition,
-        (Done::Ok | Done::Stored { .. } | Done::Promoted { .. }, _) => return Err(ApiError::Reply(done)),
+        (Done::Ok | Done::Stored { .. } | Done::Granted { .. } | Done::Promoted { .. }, _) => {
+            return Err(ApiError::Reply(done));
+        }
     };
     to_its_end(state, transition).await
 }

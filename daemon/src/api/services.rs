@@ -80,7 +80,9 @@ pub(crate) async fn put(
     .await?;
     let (created, generation) = match done {
         Done::Stored { created, generation, session: _ } => (created, generation),
-        Done::Ok | Done::Started { .. } | Done::Promoted { .. } => return Err(ApiError::Reply(done)),
+        Done::Ok | Done::Started { .. } | Done::Granted { .. } | Done::Promoted { .. } => {
+            return Err(ApiError::Reply(done));
+        }
     };
     let revision = applied_here(&state, |view| generation_now(view).is_some_and(|now| now >= generation)).await;
     let told = Stored { service, instance: None, generation, created, session: None, revision };

@@ -44,7 +44,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
         address: registration.address.clone(),
         role: role(service, instance),
         health: instance.health,
-        counts: instance.count(state.observers(), service.spec.detection.quorum),
+        counts: state.count(service, instance),
         verdicts: instance
             .verdicts
             .iter()

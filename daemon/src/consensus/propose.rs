@@ -106,6 +106,13 @@ impl Item {
             | Command::InstancePut(_)
             | Command::InstanceDelete(_)
             | Command::VerdictsRecord(_)
+            | Command::JudgementsRecord(_)
+            | Command::BreakerTrip(_)
+            | Command::BreakerTried(_)
+            | Command::TrialGrant(_)
+            | Command::InstancesDue(_)
+            | Command::InstanceAdmin(_)
+            | Command::InstanceReset(_)
             | Command::TransitionAbort(_)
             | Command::EventsCompact { .. } => false,
         };

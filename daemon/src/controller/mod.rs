@@ -203,6 +203,8 @@ impl Tenure {
                     | Refusal::ProofRefused { .. }
                     | Refusal::NoActive { .. }
                     | Refusal::NotActivePassive { .. }
+                    | Refusal::NoTrial { .. }
+                    | Refusal::IsActive { .. }
                     | Refusal::LimitReached { .. } => {
                         self.wake.insert(service, Instant::now() + RETRY);
                     }

@@ -56,6 +56,9 @@ fn worth_telling(event: &Event) -> bool {
         | EventKind::TransitionStarted
         | EventKind::TransitionAborted
         | EventKind::InstanceHealthChanged
+        | EventKind::InstanceBreakerChanged
+        | EventKind::InstanceAdminChanged
+        | EventKind::InstanceReset
         | EventKind::NodeLost
         | EventKind::NodeBack => true,
         EventKind::VerdictChanged => {

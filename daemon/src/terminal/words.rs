@@ -17,7 +17,16 @@ fn style(event: &Event) -> Style {
                 Some(_) | None => PLAIN,
             }
         }
-        EventKind::TransitionStarted | EventKind::TransitionStep | EventKind::TransitionFinished => NEWS,
+        EventKind::InstanceBreakerChanged => match event.to.as_ref().and_then(Option::as_deref) {
+            Some("closed") => GOOD,
+            Some("half_open") => DOUBT,
+            Some(_) | None => BAD,
+        },
+        EventKind::TransitionStarted
+        | EventKind::TransitionStep
+        | EventKind::TransitionFinished
+        | EventKind::InstanceAdminChanged
+        | EventKind::InstanceReset => NEWS,
         EventKind::TransitionAborted | EventKind::NodeLost => BAD,
         EventKind::NodeJoined | EventKind::NodeBack => GOOD,
         EventKind::ServiceCreated

@@ -1,0 +1,97 @@
+//! Breakers: opened, tried, closed. What a breaker does is `breaker`'s; here it is found, changed and told of.
+
+use super::verdicts::moved_on;
+use super::{Draft, Entry};
+use crate::breaker::{Breaker, BreakerState, Changed};
+use crate::calls::BreakerNumbers;
+use crate::command::{BreakerTried, BreakerTrip, Done, Refusal, Reply, TrialGrant};
+use crate::event::EventKind;
+use crate::id::{InstanceId, Revision, ServiceName};
+use crate::policy::BreakerPolicy;
+use crate::time::ClusterTime;
+
+impl Entry<'_> {
+    pub(super) fn breaker_trip(&mut self, trip: &BreakerTrip) -> Reply {
+        let changed = self.with_breaker(&trip.service, &trip.instance, trip.generation, |breaker, policy, now| {
+            breaker.trip(policy, now, trip.numbers.clone())
+        })?;
+        self.tell_breaker(&trip.service, &trip.instance, changed, Some(&trip.numbers), None);
+        Ok(Done::Ok)
+    }
+
+    pub(super) fn breaker_tried(&mut self, tried: &BreakerTried) -> Reply {
+        let good = u32::try_from(tried.numbers.calls.saturating_sub(tried.numbers.failures)).unwrap_or(u32::MAX);
+        let changed =
+            self.with_breaker(&tried.service, &tried.instance, tried.generation, |breaker, policy, now| {
+                breaker.tried(policy, now, good, tried.numbers.clone())
+            })?;
+        self.tell_breaker(&tried.service, &tried.instance, changed, Some(&tried.numbers), None);
+        Ok(Done::Ok)
+    }
+
+    pub(super) fn trial_grant(&mut self, grant: &TrialGrant) -> Reply {
+        let granted = self.with_breaker(&grant.service, &grant.instance, grant.generation, Breaker::grant)?;
+        match granted {
+            Ok(()) => Ok(Done::Granted { generation: grant.generation }),
+            Err(why) => Err(Refusal::NoTrial { instance: grant.instance.clone(), why: why.to_string() }),
+        }
+    }
+
+    /// Does something to the breaker that the proposer saw; refused when it is in another state by now.
+    fn with_breaker<T>(
+        &mut self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        generation: u64,
+        change: impl FnOnce(&mut Breaker, &BreakerPolicy, ClusterTime) -> T,
+    ) -> Result<T, Refusal> {
+        let known = self.service(service)?;
+        let held = known
+            .instances
+            .get(instance)
+            .ok_or_else(|| Refusal::NoSuchInstance { service: service.clone(), instance: instance.clone() })?;
+        if held.breaker.generation != generation {
+            return Err(moved_on(format!("the breaker of \"{instance}\"")));
+        }
+        let now = self.now;
+        match self.instance_mut(service, instance) {
+            Some(instance) => Ok(change(&mut instance.breaker, &known.spec.breaker, now)),
+            None => Err(moved_on(format!("\"{instance}\""))),
+        }
+    }
+
+    /// Tells of a change of state, with the numbers that caused it.
+    pub(super) fn tell_breaker(
+        &mut self,
+        service: &ServiceName,
+        id: &InstanceId,
+        changed: Option<Changed>,
+        numbers: Option<&BreakerNumbers>,
+        cause: Option<Revision>,
+    ) {
+        let Some(changed) = changed else { return };
+        let Some(instance) = self.state.instance(service, id) else { return };
+        let Breaker { open_for, trips, .. } = &instance.breaker;
+        let reason = match (changed.to, numbers) {
+            (BreakerState::Open, Some(numbers)) => {
+                let BreakerNumbers { consecutive_failures, calls, failures, class } = numbers;
+                let class = class.map_or_else(String::new, |class| format!(", the last one {class}"));
+                format!(
+                    "{failures} of {calls} calls failed, {consecutive_failures} in a row{class}: open for {open_for}, \
+                     {trips} in a row"
+                )
+            }
+            (BreakerState::Open, None) => format!("open for {open_for}"),
+            (BreakerState::HalfOpen, _) => format!("it was open for {open_for}: trial calls may show how it is"),
+            (BreakerState::Closed, Some(numbers)) => format!("{} trial calls in a row went well", numbers.calls),
+            (BreakerState::Closed, None) => "reset".to_owned(),
+        };
+        self.emit(
+            Draft::new(EventKind::InstanceBreakerChanged, reason)
+                .service(service)
+                .instance(id)
+                .change(Some(changed.from), Some(changed.to))
+                .cause(cause),
+        );
+    }
+}
