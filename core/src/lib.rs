@@ -5,6 +5,7 @@
 //! compiler. The same code runs in the daemon, in the property tests and under a simulator.
 
 pub mod apply;
+pub mod calls;
 pub mod command;
 pub mod detector;
 pub mod event;
@@ -17,3 +18,4 @@ pub mod rules;
 pub mod state;
 pub mod time;
 pub mod transition;
+pub mod window;

@@ -28,7 +28,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 pub(crate) use clock::Clock;
 pub(crate) use lag::LagMeter;
-pub(crate) use plan::CheckPlan;
+pub(crate) use plan::{CheckPlan, PlanKind};
 pub(crate) use schedule::{Pace, TargetId};
 
 use fault::Fault;
