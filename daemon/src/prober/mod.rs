@@ -33,7 +33,6 @@ pub(crate) use schedule::{Pace, TargetId};
 
 use fault::Fault;
 use http::Stage;
-use plan::PlanKind;
 use resolve::Resolver;
 use schedule::{Rhythm, Schedule};
 
