@@ -5,8 +5,11 @@
 //! compiler. The same code runs in the daemon, in the property tests and under a simulator.
 
 pub mod apply;
+<<<<<<< HEAD
 pub mod assign;
 pub mod breaker;
+=======
+>>>>>>> wt-detect
 pub mod calls;
 pub mod command;
 pub mod detector;
@@ -21,3 +24,4 @@ pub mod rules;
 pub mod state;
 pub mod time;
 pub mod transition;
+pub mod window;
