@@ -5,11 +5,8 @@
 //! compiler. The same code runs in the daemon, in the property tests and under a simulator.
 
 pub mod apply;
-<<<<<<< HEAD
 pub mod assign;
 pub mod breaker;
-=======
->>>>>>> wt-detect
 pub mod calls;
 pub mod command;
 pub mod detector;
