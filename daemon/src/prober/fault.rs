@@ -6,6 +6,8 @@ use std::io;
 use baton_core::probe::FailureClass;
 use rustix::io::Errno;
 
+use super::tls;
+
 /// Why a probe did not succeed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -18,6 +20,11 @@ pub(crate) enum Fault {
 /// What this node lacks when it sees one of these: descriptors, memory, local ports.
 const OWN: [Errno; 6] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::AGAIN];
 
+/// Whether an error tells of what this node lacks.
+pub(crate) fn is_own(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| OWN.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 impl Fault {
     pub(crate) fn target(class: FailureClass, detail: impl Into<String>) -> Self {
         Self::Target { class, detail: detail.into() }
@@ -25,9 +32,11 @@ impl Fault {
 
     /// What an error of a socket means. `doing` says what was being done.
     pub(crate) fn of_io(doing: &str, error: &io::Error) -> Self {
-        let own = error.raw_os_error().is_some_and(|code| OWN.iter().any(|errno| errno.raw_os_error() == code));
-        if own {
+        if is_own(error) {
             return Self::Node { detail: format!("{doing}: {error}") };
+        }
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Self::of_tls(tls);
         }
         // The kinds that are met every day get plain words; the rest speak for themselves.
         if error.kind() == io::ErrorKind::TimedOut {
@@ -38,8 +47,20 @@ impl Fault {
             Self::target(FailureClass::Connection, format!("{doing}: connection reset"))
         } else if matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) {
             Self::target(FailureClass::Connection, format!("{doing}: unreachable"))
+        } else if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::target(FailureClass::Connection, format!("{doing}: the connection was closed"))
         } else {
             Self::target(FailureClass::Connection, format!("{doing}: {error}"))
+        }
+    }
+
+    /// What an error of TLS means. A clock or a source of randomness that this node lacks is nobody else's fault.
+    fn of_tls(error: &rustls::Error) -> Self {
+        let detail = tls::in_words(error);
+        if matches!(error, rustls::Error::FailedToGetCurrentTime | rustls::Error::FailedToGetRandomBytes) {
+            Self::Node { detail }
+        } else {
+            Self::target(FailureClass::Connection, detail)
         }
     }
 }

@@ -16,10 +16,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::fault::Fault;
 use super::plan::HttpPlan;
+use super::probe::{Progress, Stage};
 
 /// The most of a body that is looked at. A health page that says what matters later than this says it too late.
 const BODY_MAX: usize = 64 * 1024;
@@ -33,27 +34,18 @@ const HEADERS_MAX: usize = 100;
 /// What the instance's log should show.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("baton-probe/", env!("CARGO_PKG_VERSION")));
 
-/// How far a probe got, for whoever must say what it waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Waiting for the status line and the headers.
-    Head = 1,
-    /// Waiting for the body.
-    Body = 2,
-}
-
 /// The connection under a request. It makes progress only while somebody drives it, so no task is needed for it.
-struct Driven {
-    connection: Pin<Box<http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>>>,
+struct Driven<S: AsyncRead + AsyncWrite + Unpin> {
+    connection: http1::Connection<TokioIo<S>, Empty<Bytes>>,
     over: bool,
 }
 
-impl Driven {
+impl<S: AsyncRead + AsyncWrite + Unpin> Driven<S> {
     /// Runs `work` with the connection under it. How the connection ends, `work` is told by its own error.
     async fn run<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
-            if !self.over && self.connection.as_mut().poll(context).is_ready() {
+            if !self.over && Pin::new(&mut self.connection).poll(context).is_ready() {
                 self.over = true;
             }
             match work.as_mut().poll(context) {
@@ -69,17 +61,17 @@ impl Driven {
 pub(crate) async fn ask(
     plan: &HttpPlan,
     authority: &str,
-    stream: TcpStream,
-    stage: impl Fn(Stage),
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    progress: &Progress,
 ) -> Result<(), Fault> {
-    stage(Stage::Head);
+    progress.reached(Stage::Head);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(HEADERS_MAX)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(|error| of_hyper(&error))?;
-    let mut driven = Driven { connection: Box::pin(connection), over: false };
+    let mut driven = Driven { connection, over: false };
     let request = request(plan, authority)?;
     let response = driven.run(sender.send_request(request)).await.map_err(|error| of_hyper(&error))?;
     let status = response.status().as_u16();
@@ -87,7 +79,7 @@ pub(crate) async fn ask(
         return Err(Fault::target(class_of_status(status), format!("answered {status}")));
     }
     let Some(pattern) = &plan.expect_body else { return Ok(()) };
-    stage(Stage::Body);
+    progress.reached(Stage::Body);
     driven.run(judge_body(response, pattern)).await
 }
 
@@ -146,7 +138,7 @@ fn of_hyper(error: &hyper::Error) -> Fault {
             if cause.kind() == io::ErrorKind::UnexpectedEof {
                 return closed();
             }
-            if cause.raw_os_error().is_some() {
+            if cause.raw_os_error().is_some() || cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                 return Fault::of_io("waiting for the answer", cause);
             }
         }
