@@ -1,6 +1,7 @@
 //! How a probe can fail, and which of it is the node's own trouble: a node that has run out of descriptors must not say
 //! that every instance is down.
 
+use std::error::Error;
 use std::io;
 
 use baton_core::probe::FailureClass;
@@ -52,6 +53,54 @@ impl Fault {
         } else {
             Self::target(FailureClass::Connection, format!("{doing}: {error}"))
         }
+    }
+
+    /// What an error of an HTTP connection means that should speak `protocol`.
+    pub(crate) fn of_hyper(protocol: &str, error: &hyper::Error) -> Self {
+        if error.is_parse_too_large() {
+            return Self::target(FailureClass::Malformed, "the head of the answer is too large");
+        }
+        if error.is_parse() {
+            return Self::target(FailureClass::Malformed, format!("the answer is not {protocol}"));
+        }
+        let closed =
+            || Self::target(FailureClass::Connection, "the connection was closed before the answer was complete");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(cause) = cause.downcast_ref::<io::Error>() {
+                // hyper and h2 tell of an early end as an I/O error of their own making, without a number from the kernel.
+                let early = matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe);
+                if early && cause.raw_os_error().is_none() {
+                    return closed();
+                }
+                if cause.raw_os_error().is_some() || cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                    return Self::of_io("waiting for the answer", cause);
+                }
+            }
+            if let Some(cause) = cause.downcast_ref::<h2::Error>() {
+                return Self::of_h2(cause);
+            }
+            source = cause.source();
+        }
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+            return closed();
+        }
+        Self::target(FailureClass::Malformed, format!("the answer broke off: {error}"))
+    }
+
+    /// What an error of HTTP/2 means: what the server said when it ended a stream or the connection (RFC 9113, section
+    /// 7), or that it did not keep to the protocol.
+    fn of_h2(error: &h2::Error) -> Self {
+        let Some(reason) = error.reason().filter(|_| error.is_remote()) else {
+            return Self::target(FailureClass::Malformed, format!("the answer is not HTTP/2 ({error})"));
+        };
+        let class = match reason {
+            h2::Reason::ENHANCE_YOUR_CALM => FailureClass::RateLimit,
+            h2::Reason::INTERNAL_ERROR => FailureClass::ServerError,
+            h2::Reason::HTTP_1_1_REQUIRED => FailureClass::Malformed,
+            _ => FailureClass::Connection,
+        };
+        Self::target(class, format!("the server ended the request: {}", reason.description()))
     }
 
     /// What an error of TLS means. A clock or a source of randomness that this node lacks is nobody else's fault.

@@ -1,9 +1,7 @@
 //! The HTTP check: one HTTP/1.1 request on a connection of its own. No redirects, no proxy, no pool, no retry: what is
 //! asked is this instance, once. Whatever it answers costs bounded memory; the caller bounds the time.
 
-use std::error::Error;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
@@ -32,7 +30,7 @@ const HEAD_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 100;
 
 /// What the instance's log should show.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("baton-probe/", env!("CARGO_PKG_VERSION")));
+pub(crate) const AGENT: HeaderValue = HeaderValue::from_static(concat!("baton-probe/", env!("CARGO_PKG_VERSION")));
 
 /// The connection under a request. It makes progress only while somebody drives it, so no task is needed for it.
 struct Driven<S: AsyncRead + AsyncWrite + Unpin> {
@@ -70,10 +68,11 @@ pub(crate) async fn ask(
         .max_headers(HEADERS_MAX)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
-        .map_err(|error| of_hyper(&error))?;
+        .map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?;
     let mut driven = Driven { connection, over: false };
     let request = request(plan, authority)?;
-    let response = driven.run(sender.send_request(request)).await.map_err(|error| of_hyper(&error))?;
+    let response =
+        driven.run(sender.send_request(request)).await.map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?;
     let status = response.status().as_u16();
     if !plan.expect_status.iter().any(|range| range.contains(status)) {
         return Err(Fault::target(class_of_status(status), format!("answered {status}")));
@@ -104,7 +103,7 @@ async fn judge_body(response: Response<Incoming>, pattern: &Regex) -> Result<(),
     while kept.len() < BODY_MAX
         && let Some(frame) = body.frame().await
     {
-        if let Ok(data) = frame.map_err(|error| of_hyper(&error))?.into_data() {
+        if let Ok(data) = frame.map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?.into_data() {
             kept.extend_from_slice(&data[..data.len().min(BODY_MAX - kept.len())]);
         }
     }
@@ -117,32 +116,4 @@ async fn judge_body(response: Response<Incoming>, pattern: &Regex) -> Result<(),
         FailureClass::Malformed,
         format!("the body does not match expect_body ({} bytes, {seen} looked at)", kept.len()),
     ))
-}
-
-/// What an error of the HTTP connection means.
-fn of_hyper(error: &hyper::Error) -> Fault {
-    if error.is_parse_too_large() {
-        return Fault::target(FailureClass::Malformed, "the head of the answer is too large");
-    }
-    if error.is_parse() {
-        return Fault::target(FailureClass::Malformed, "the answer is not HTTP/1.1");
-    }
-    let closed = || Fault::target(FailureClass::Connection, "the connection was closed before the answer was complete");
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return closed();
-    }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(cause) = cause.downcast_ref::<io::Error>() {
-            // hyper tells a broken body as an I/O error of its own making, without a number from the kernel.
-            if cause.kind() == io::ErrorKind::UnexpectedEof {
-                return closed();
-            }
-            if cause.raw_os_error().is_some() || cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-                return Fault::of_io("waiting for the answer", cause);
-            }
-        }
-        source = cause.source();
-    }
-    Fault::target(FailureClass::Malformed, format!("the answer broke off: {error}"))
 }

@@ -6,6 +6,8 @@
 
 mod clock;
 mod fault;
+mod grpc;
+mod health;
 mod http;
 mod lag;
 mod plan;

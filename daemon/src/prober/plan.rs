@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use baton_core::policy::{Check, CheckKind, CheckTls, StatusRange};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::health;
 use super::tls::{TlsPlan, TlsPlanError};
 
 /// The memory that one compiled pattern may take; the same bound refuses it when a spec is stored.
@@ -43,6 +45,8 @@ pub(crate) enum PlanKind {
     Tls(Box<TlsPlan>),
     /// Over TLS, where there is a plan for it.
     Http(Box<HttpPlan>, Option<Box<TlsPlan>>),
+    /// The message that is sent; over TLS, where there is a plan for it.
+    Grpc(Bytes, Option<Box<TlsPlan>>),
 }
 
 /// What a check of type `tls` does that says nothing of how.
@@ -50,6 +54,8 @@ const VERIFIED: CheckTls = CheckTls { verify: true, server_name: None, ca: None 
 
 /// What HTTP/1.1 is called in a handshake (RFC 7301, section 6).
 const ALPN_HTTP_1: &[u8] = b"http/1.1";
+/// The same of HTTP/2.
+const ALPN_HTTP_2: &[u8] = b"h2";
 
 /// A check made ready to run.
 #[derive(Debug)]
@@ -79,7 +85,8 @@ impl CheckPlan {
                 PlanKind::Tls(Box::new(TlsPlan::of(tls, None).map_err(PlanError::Tls)?))
             }
             CheckKind::Http => PlanKind::Http(Box::new(HttpPlan::of(check)?), over_tls(ALPN_HTTP_1)?),
-            CheckKind::Grpc | CheckKind::Heartbeat | CheckKind::Agent => return Ok(None),
+            CheckKind::Grpc => PlanKind::Grpc(health::request(&check.service), over_tls(ALPN_HTTP_2)?),
+            CheckKind::Heartbeat | CheckKind::Agent => return Ok(None),
         };
         Ok(Some(Self {
             name: check.name.clone(),
@@ -99,6 +106,7 @@ impl CheckPlan {
             PlanKind::Tcp => "tcp",
             PlanKind::Tls(_) => "tls",
             PlanKind::Http(..) => "http",
+            PlanKind::Grpc(..) => "grpc",
         }
     }
 
@@ -107,7 +115,7 @@ impl CheckPlan {
         match &self.kind {
             PlanKind::Tcp => None,
             PlanKind::Tls(tls) => Some(tls),
-            PlanKind::Http(_, tls) => tls.as_deref(),
+            PlanKind::Http(_, tls) | PlanKind::Grpc(_, tls) => tls.as_deref(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use ::http::uri::Scheme;
 use baton_core::policy::Address;
 use baton_core::probe::{Distrust, FailureClass, LocalTime, Outcome, Timing, trusted};
 use baton_core::time::Millis;
@@ -13,12 +14,13 @@ use tokio::net::TcpStream;
 
 use super::clock::Clock;
 use super::fault::Fault;
+use super::grpc::Call;
 use super::lag::LagMeter;
 use super::plan::PlanKind;
 use super::resolve::Resolver;
 use super::schedule::TargetId;
 use super::tls::{Roots, TlsPlan};
-use super::{ProbeResult, Target, http, tcp};
+use super::{ProbeResult, Target, grpc, http, tcp};
 
 /// What all probes of a node share.
 #[derive(Debug)]
@@ -126,6 +128,15 @@ impl Probe {
             PlanKind::Http(plan, Some(tls)) => {
                 let mut stream = shake(tls, stream).await?;
                 http::ask(plan, &authority(), &mut stream, progress).await?;
+            }
+            PlanKind::Grpc(message, None) => {
+                let call = Call { scheme: Scheme::HTTP, authority: authority(), message, timeout: plan.timeout };
+                grpc::ask(call, stream, progress).await?;
+            }
+            PlanKind::Grpc(message, Some(tls)) => {
+                let stream = shake(tls, stream).await?;
+                let call = Call { scheme: Scheme::HTTPS, authority: authority(), message, timeout: plan.timeout };
+                grpc::ask(call, stream, progress).await?;
             }
         }
         Ok(())

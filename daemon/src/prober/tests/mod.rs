@@ -1,5 +1,6 @@
 //! The prober against real sockets on loopback: everything an instance can do wrong, and that it costs nobody else.
 
+mod grpc;
 mod tls;
 
 use std::collections::HashMap;
@@ -264,7 +265,7 @@ async fn garbage_and_broken_connections_are_told_apart() {
 
 #[tokio::test]
 async fn checks_that_this_version_does_not_run_are_not_planned() {
-    for kind in [CheckKind::Grpc, CheckKind::Heartbeat, CheckKind::Agent] {
+    for kind in [CheckKind::Heartbeat, CheckKind::Agent] {
         assert!(CheckPlan::of(&Check::of(kind)).expect("nothing to refuse").is_none(), "{kind:?}");
     }
 }
