@@ -231,7 +231,8 @@ async fn run(length: Duration, seed: u64) -> Result<bool, Failure> {
     let nodes = Nodes::start()?;
     let (client, base) = (reqwest::Client::new(), nodes.api[0].clone());
     for api in &nodes.api {
-        until("a node to be ready", async || Ok(client.get(format!("{api}/readyz")).send().await?.status() == 200)).await?;
+        until("a node to be ready", async || Ok(client.get(format!("{api}/readyz")).send().await?.status() == 200))
+            .await?;
     }
     let papers = Papers::new();
     let mut run = Run {

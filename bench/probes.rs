@@ -128,7 +128,8 @@ async fn measure(instances: usize, seconds: u64) -> Result<(), Failure> {
         &dir.path().join("node.log"),
     )?;
     let (client, base) = (reqwest::Client::new(), format!("http://{listen}"));
-    until("the node to be ready", async || Ok(client.get(format!("{base}/readyz")).send().await?.status() == 200)).await?;
+    until("the node to be ready", async || Ok(client.get(format!("{base}/readyz")).send().await?.status() == 200))
+        .await?;
     let check = json!({"type": "http", "path": "/health", "interval": "1s", "timeout": "500ms"});
     // Services of a hundred, so that no single answer is of unusual size.
     for service in 0..instances.div_ceil(100) {

@@ -215,7 +215,8 @@ async fn live(illness: Illness, listener: TcpListener, mut ill: watch::Receiver<
     let mut count = 0u64;
     loop {
         if illness == Illness::Refused {
-            match (*ill.borrow(), &listener) {
+            let ill = *ill.borrow();
+            match (ill, &listener) {
                 (true, Some(_)) => listener = None,
                 (false, None) => listener = Some(TcpListener::bind(address).await.expect("its own port")),
                 (true, None) | (false, Some(_)) => {}
@@ -281,10 +282,8 @@ async fn visit(illness: Illness, ill: bool, count: u64, mut socket: TcpStream, p
 }
 
 async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), status: u16, body: &str) {
-    let text = format!(
-        "HTTP/1.1 {status} Because\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
+    let text =
+        format!("HTTP/1.1 {status} Because\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
     if socket.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {
         let _ = socket.write_all(text.as_bytes()).await;
         // Whoever asked closes first.
