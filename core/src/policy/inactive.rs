@@ -73,8 +73,8 @@ fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
     let path = |field: &str| format!("checks[{index}].{field}");
     let mut parts = Vec::new();
     match check.kind {
-        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls => {}
-        CheckKind::Heartbeat | CheckKind::Agent => parts.push(Inactive {
+        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls | CheckKind::Agent => {}
+        CheckKind::Heartbeat => parts.push(Inactive {
             path: path("type"),
             // A check is never there by default.
             configured: !Spec::default().checks.contains(check),

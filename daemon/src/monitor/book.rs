@@ -201,8 +201,8 @@ impl Book {
                 self.instance_gone(&service.name, &instance.id, prober);
                 let node = self.node;
                 let hash = |check: &str| spread((node, service.name.as_str(), instance.id.as_str(), check));
-                let watch = Watch::begin(prober, instance.epoch, address, &plans, hash);
                 let key = (service.name.clone(), instance.id.clone());
+                let watch = Watch::begin(prober, &key, instance.epoch, address, &plans, hash);
                 for (check, target) in watch.targets().iter().enumerate() {
                     self.by_target.insert(*target, (key.clone(), check));
                 }

@@ -74,16 +74,18 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch. `hash` spreads each check's probes.
+    /// Begins to watch `of`. `hash` spreads each check's probes.
     pub(crate) fn begin(
         prober: &mut impl Probing,
+        of: &Key,
         epoch: Revision,
         address: &Address,
         plans: &Arc<PlanSet>,
         hash: impl Fn(&str) -> u64,
     ) -> Self {
         let target = |plan: &Arc<CheckPlan>| {
-            prober.insert(Target { address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
+            let of = of.clone();
+            prober.insert(Target { of, address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
         };
         let targets: Vec<TargetId> = plans.plans.iter().map(target).collect();
         let rule = |plan: &Arc<CheckPlan>| Rule { check: plan.name.clone(), rise: plan.rise, fall: plan.fall };

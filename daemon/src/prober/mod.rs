@@ -4,6 +4,7 @@
 //! One owner, one loop: whoever holds the `Prober` waits in `next`, which starts probes as they fall due. A task exists
 //! only while a probe is in flight. No probe waits for another, so one slow target delays nobody.
 
+mod agent;
 mod clock;
 mod fault;
 mod grpc;
@@ -20,12 +21,13 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use baton_core::id::{InstanceId, ServiceName};
 use baton_core::policy::Address;
-use baton_core::probe::{Distrust, Outcome, Timing};
+use baton_core::probe::{Distrust, LocalTime, Outcome, Timing};
 use rustls::pki_types::CertificateDer;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
@@ -35,6 +37,7 @@ pub(crate) use plan::CheckPlan;
 pub(crate) use schedule::{Pace, TargetId};
 pub(crate) use tls::read_ca_file;
 
+use agent::Agents;
 use probe::{Means, Probe};
 use resolve::Resolver;
 use schedule::{Rhythm, Schedule};
@@ -44,6 +47,10 @@ use tls::Roots;
 /// and a few kilobytes. Where the process may open fewer files, a quarter of those.
 const IN_FLIGHT_MAX: usize = 1_024;
 
+/// The most local commands that run at once. They are bounded apart from sockets: thirty processes are a burden to a
+/// machine that does not notice a thousand connections.
+const AGENTS_MAX: usize = 32;
+
 /// The most results handed over at once, so that whoever takes them gets to look at other things between.
 const RESULTS_MAX: usize = 256;
 
@@ -52,11 +59,15 @@ const RESULTS_MAX: usize = 256;
 pub(crate) struct ProbeConfig {
     /// Certificates trusted beside the system's.
     pub(crate) ca: Vec<CertificateDer<'static>>,
+    /// The local commands that checks of type `agent` name: the program and its arguments.
+    pub(crate) agents: BTreeMap<InstanceId, Vec<String>>,
 }
 
 /// What is probed, and by which check.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
+    /// Which instance it is of.
+    pub(crate) of: (ServiceName, InstanceId),
     /// Where it listens.
     pub(crate) address: Address,
     /// What to ask.
@@ -92,11 +103,22 @@ pub(crate) struct Prober {
     schedule: Schedule,
     targets: HashMap<TargetId, Known>,
     flying: JoinSet<ProbeResult>,
-    by_task: HashMap<Id, TargetId>,
+    by_task: HashMap<Id, Flight>,
     in_flight_max: usize,
     /// Whether probes that are due wait for others to land: then their being late is our own limit's doing.
     held_back: bool,
+    /// How many of those in flight are local commands. They take no socket, but a process each.
+    agents: usize,
+    /// Local commands that are due and wait for others to end.
+    agents_waiting: VecDeque<TargetId>,
     last_id: u64,
+}
+
+/// A probe under way.
+#[derive(Debug)]
+struct Flight {
+    id: TargetId,
+    is_agent: bool,
 }
 
 #[derive(Debug)]
@@ -112,13 +134,21 @@ impl Prober {
         let quarter = files.map_or(IN_FLIGHT_MAX, |files| usize::try_from(files / 4).unwrap_or(IN_FLIGHT_MAX));
         Self {
             clock,
-            means: Arc::new(Means { clock, lag, resolver: Resolver::new(clock), roots: Roots::with(&config.ca) }),
+            means: Arc::new(Means {
+                clock,
+                lag,
+                resolver: Resolver::new(clock),
+                roots: Roots::with(&config.ca),
+                agents: Agents::new(&config.agents),
+            }),
             schedule: Schedule::default(),
             targets: HashMap::new(),
             flying: JoinSet::new(),
             by_task: HashMap::new(),
             in_flight_max: quarter.clamp(1, IN_FLIGHT_MAX),
             held_back: false,
+            agents: 0,
+            agents_waiting: VecDeque::new(),
             last_id: 0,
         }
     }
@@ -158,7 +188,7 @@ impl Prober {
     pub(crate) async fn next(&mut self) -> Vec<ProbeResult> {
         loop {
             self.launch();
-            let room = self.flying.len() < self.in_flight_max;
+            let room = self.has_room();
             let due = self.schedule.next_due().filter(|_| room);
             let wait = due.map(|due| due.since(self.clock.now()));
             let falls_due = async {
@@ -183,22 +213,43 @@ impl Prober {
         }
     }
 
+    /// Whether one more socket may be opened.
+    fn has_room(&self) -> bool {
+        self.flying.len() - self.agents < self.in_flight_max
+    }
+
     /// Starts what is due, as far as there is room.
     fn launch(&mut self) {
         let now = self.clock.now();
-        while self.flying.len() < self.in_flight_max {
+        while self.agents < AGENTS_MAX
+            && let Some(id) = self.agents_waiting.pop_front()
+        {
+            // Their being late is our own limit's doing.
+            self.begin(id, now);
+        }
+        while self.has_room() {
             let Some((id, due)) = self.schedule.pop(now) else {
                 self.held_back = false;
                 return;
             };
-            let Some(known) = self.targets.get_mut(&id) else { continue };
-            let due = if self.held_back { now } else { due };
-            let probe = Probe { id, target: known.target.clone(), due, means: self.means.clone() };
-            let task = self.flying.spawn(probe.run());
-            self.by_task.insert(task.id(), id);
-            known.probe = Some(task);
+            let is_agent = self.targets.get(&id).is_some_and(|known| known.target.plan.is_agent());
+            if is_agent && self.agents >= AGENTS_MAX {
+                self.agents_waiting.push_back(id);
+            } else {
+                self.begin(id, if self.held_back { now } else { due });
+            }
         }
         self.held_back = self.schedule.next_due().is_some_and(|due| due <= now);
+    }
+
+    fn begin(&mut self, id: TargetId, due: LocalTime) {
+        let Some(known) = self.targets.get_mut(&id) else { return };
+        let is_agent = known.target.plan.is_agent();
+        let probe = Probe { id, target: known.target.clone(), due, means: self.means.clone() };
+        let task = self.flying.spawn(probe.run());
+        self.agents += usize::from(is_agent);
+        self.by_task.insert(task.id(), Flight { id, is_agent });
+        known.probe = Some(task);
     }
 
     /// A probe's task has ended. A probe that was broken off, or of a target that was let go, tells nothing.
@@ -212,7 +263,8 @@ impl Prober {
                 (error.id(), None)
             }
         };
-        let id = self.by_task.remove(&task)?;
+        let Flight { id, is_agent } = self.by_task.remove(&task)?;
+        self.agents -= usize::from(is_agent);
         let known = self.targets.get_mut(&id)?;
         known.probe = None;
         self.schedule.finished(id, self.clock.now());
