@@ -69,7 +69,6 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
 }
 
 fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
-    let default = Check::of(check.kind);
     let path = |field: &str| format!("checks[{index}].{field}");
     let mut parts = Vec::new();
     match check.kind {
@@ -80,13 +79,6 @@ fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
             configured: !Spec::default().checks.contains(check),
             why: format!("checks of type \"{}\" are not run", check.kind),
         }),
-    }
-    if check.watch != default.watch {
-        parts.push(Inactive {
-            path: path("watch"),
-            configured: true,
-            why: "no idle connection is held: the next probe notices".to_owned(),
-        });
     }
     parts
 }
@@ -175,7 +167,8 @@ mod tests {
         assert_eq!(configured(r#"{"failback":{"mode":"manual"},"detection":{"veto":false}}"#), Vec::<String>::new());
         let active = r#"{"detection":{"quorum":2},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
             "fencing":{"proof":["none_needed","token","operator"]},
-            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2}]}"#;
+            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2,"tls":{},"watch":true},
+            {"type":"grpc","service":"x"},{"type":"tls"},{"type":"agent","name":"disk"}]}"#;
         assert_eq!(configured(active), Vec::<String>::new());
     }
 
@@ -188,7 +181,6 @@ mod tests {
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
             (r#"{"checks":[{"type":"tcp"},{"type":"heartbeat"}]}"#, &["checks[1].type"]),
-            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].watch"]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

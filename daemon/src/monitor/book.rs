@@ -243,6 +243,15 @@ impl Book {
         }
     }
 
+    /// The connection that was held to a target has ended, and the target is being probed: a hint that it may be in
+    /// trouble. It is looked at closely until its probes have spoken; what is held of it does not change.
+    pub(crate) fn hinted(&mut self, target: TargetId, prober: &mut impl Probing) {
+        let Some((key, _)) = self.by_target.get(&target) else { return };
+        if let Some(watch) = self.watches.get_mut(&key.0).and_then(|known| known.get_mut(&key.1)) {
+            watch.disbelieve(prober);
+        }
+    }
+
     /// The quorum is out of reach, as of `now`; said again and again while it is so.
     pub(crate) fn sight_lost(&mut self, now: LocalTime, prober: &mut impl Probing) {
         match self.sight {

@@ -83,11 +83,14 @@ impl Watch {
         plans: &Arc<PlanSet>,
         hash: impl Fn(&str) -> u64,
     ) -> Self {
-        let target = |plan: &Arc<CheckPlan>| {
-            let of = of.clone();
-            prober.insert(Target { of, address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
+        // One held connection is enough for an instance, whichever of its checks ask for one.
+        let watching = plans.plans.iter().position(|plan| plan.watch);
+        let target = |(index, plan): (usize, &Arc<CheckPlan>)| {
+            let watch = watching == Some(index);
+            let (of, address, plan, hash) = (of.clone(), address.clone(), plan.clone(), hash(&plan.name));
+            prober.insert(Target { of, address, plan, watch, hash })
         };
-        let targets: Vec<TargetId> = plans.plans.iter().map(target).collect();
+        let targets: Vec<TargetId> = plans.plans.iter().enumerate().map(target).collect();
         let rule = |plan: &Arc<CheckPlan>| Rule { check: plan.name.clone(), rise: plan.rise, fall: plan.fall };
         Self {
             epoch,

@@ -9,6 +9,7 @@ mod clock;
 mod fault;
 mod grpc;
 mod health;
+mod held;
 mod http;
 mod lag;
 mod plan;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 use baton_core::id::{InstanceId, ServiceName};
 use baton_core::policy::Address;
-use baton_core::probe::{Distrust, LocalTime, Outcome, Timing};
+use baton_core::probe::{Distrust, FailureClass, LocalTime, Outcome, Timing};
 use rustls::pki_types::CertificateDer;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
@@ -38,6 +39,7 @@ pub(crate) use schedule::{Pace, TargetId};
 pub(crate) use tls::read_ca_file;
 
 use agent::Agents;
+use held::Holds;
 use probe::{Means, Probe};
 use resolve::Resolver;
 use schedule::{Rhythm, Schedule};
@@ -51,8 +53,8 @@ const IN_FLIGHT_MAX: usize = 1_024;
 /// machine that does not notice a thousand connections.
 const AGENTS_MAX: usize = 32;
 
-/// The most results handed over at once, so that whoever takes them gets to look at other things between.
-const RESULTS_MAX: usize = 256;
+/// The most news handed over at once, so that whoever takes them gets to look at other things between.
+const NEWS_MAX: usize = 256;
 
 /// What this node's own configuration says about probing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     /// What to ask.
     pub(crate) plan: Arc<CheckPlan>,
+    /// Whether to hold an idle connection to it, the end of which is told.
+    pub(crate) watch: bool,
     /// Who probes what by which check, in a number: decides the target's place in its interval.
     pub(crate) hash: u64,
 }
@@ -85,6 +89,15 @@ pub(crate) struct ProbeResult {
     pub(crate) timing: Timing,
     /// The outcome, or why it says nothing about the instance.
     pub(crate) seen: Result<Outcome, Distrust>,
+}
+
+/// What the prober has to tell.
+#[derive(Debug)]
+pub(crate) enum ProberNews {
+    /// A probe has landed.
+    Result(ProbeResult),
+    /// The held connection to a target has ended, and the target is being probed. A hint to look closely, and no more.
+    Ended(TargetId),
 }
 
 /// The number that spreads probes: the same for the same node, service, instance and check, different for any other.
@@ -102,6 +115,7 @@ pub(crate) struct Prober {
     means: Arc<Means>,
     schedule: Schedule,
     targets: HashMap<TargetId, Known>,
+    holds: Holds,
     flying: JoinSet<ProbeResult>,
     by_task: HashMap<Id, Flight>,
     in_flight_max: usize,
@@ -132,15 +146,17 @@ impl Prober {
     pub(crate) fn start(clock: Clock, lag: LagMeter, config: &ProbeConfig) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let quarter = files.map_or(IN_FLIGHT_MAX, |files| usize::try_from(files / 4).unwrap_or(IN_FLIGHT_MAX));
+        let means = Arc::new(Means {
+            clock,
+            lag,
+            resolver: Resolver::new(clock),
+            roots: Roots::with(&config.ca),
+            agents: Agents::new(&config.agents),
+        });
         Self {
             clock,
-            means: Arc::new(Means {
-                clock,
-                lag,
-                resolver: Resolver::new(clock),
-                roots: Roots::with(&config.ca),
-                agents: Agents::new(&config.agents),
-            }),
+            holds: Holds::new(means.clone(), files),
+            means,
             schedule: Schedule::default(),
             targets: HashMap::new(),
             flying: JoinSet::new(),
@@ -159,14 +175,19 @@ impl Prober {
         let id = TargetId(self.last_id);
         let rhythm = Rhythm { interval: target.plan.interval, fast: target.plan.fast_interval, hash: target.hash };
         self.schedule.insert(id, rhythm, self.clock.now());
-        self.targets.insert(id, Known { target: Arc::new(target), probe: None });
+        let target = Arc::new(target);
+        if target.watch {
+            self.holds.insert(id, target.clone());
+        }
+        self.targets.insert(id, Known { target, probe: None });
         self.count_targets();
         id
     }
 
-    /// Lets a target go. A probe of it that is under way is broken off, and tells nothing.
+    /// Lets a target go. A probe of it that is under way is broken off, and tells nothing; a held connection is closed.
     pub(crate) fn remove(&mut self, id: TargetId) {
         self.schedule.remove(id);
+        self.holds.remove(id);
         if let Some(Known { probe: Some(probe), .. }) = self.targets.remove(&id) {
             probe.abort();
         }
@@ -183,9 +204,9 @@ impl Prober {
         self.schedule.hurry(id, self.clock.now());
     }
 
-    /// Waits until probes have landed and hands over their results, starting others as they fall due. May be dropped
-    /// at any time without losing a result. Never ends while there is no target.
-    pub(crate) async fn next(&mut self) -> Vec<ProbeResult> {
+    /// Waits until probes have landed or held connections have ended and hands over what there is to tell, starting other
+    /// probes as they fall due. May be dropped at any time without losing anything. Never ends while there is no target.
+    pub(crate) async fn next(&mut self) -> Vec<ProberNews> {
         loop {
             self.launch();
             let room = self.has_room();
@@ -199,14 +220,19 @@ impl Prober {
             };
             tokio::select! {
                 Some(joined) = self.flying.join_next_with_id() => {
-                    let mut results = Vec::new();
-                    results.extend(self.landed(joined));
-                    while results.len() < RESULTS_MAX && let Some(joined) = self.flying.try_join_next_with_id() {
-                        results.extend(self.landed(joined));
+                    let mut news = Vec::new();
+                    news.extend(self.landed(joined).map(ProberNews::Result));
+                    while news.len() < NEWS_MAX && let Some(joined) = self.flying.try_join_next_with_id() {
+                        news.extend(self.landed(joined).map(ProberNews::Result));
                     }
-                    if !results.is_empty() {
-                        return results;
+                    if !news.is_empty() {
+                        return news;
                     }
+                }
+                id = self.holds.ended() => {
+                    self.hurry(id);
+                    self.launch();
+                    return vec![ProberNews::Ended(id)];
                 }
                 () = falls_due => {}
             }
@@ -267,8 +293,17 @@ impl Prober {
         self.agents -= usize::from(is_agent);
         let known = self.targets.get_mut(&id)?;
         known.probe = None;
-        self.schedule.finished(id, self.clock.now());
+        let now = self.clock.now();
+        self.schedule.finished(id, now);
         let result = result?;
+        match &result.seen {
+            Ok(Outcome::Success) => self.holds.found_well(id, now),
+            Ok(Outcome::Failure { class: FailureClass::Connection | FailureClass::Timeout, .. }) => {
+                self.holds.found_nobody(id, now);
+            }
+            // Somebody is there, or nobody knows.
+            Ok(Outcome::Failure { .. }) | Err(_) => {}
+        }
         count(known.target.plan.word(), &result.seen);
         Some(result)
     }

@@ -65,6 +65,8 @@ pub(crate) struct CheckPlan {
     pub(crate) name: String,
     pub(crate) kind: PlanKind,
     pub(crate) port: Option<u16>,
+    /// Whether a connection is to be held.
+    pub(crate) watch: bool,
     pub(crate) timeout: Duration,
     pub(crate) interval: Duration,
     pub(crate) fast_interval: Duration,
@@ -95,6 +97,7 @@ impl CheckPlan {
             name: check.name.clone(),
             kind,
             port: check.port,
+            watch: check.watch,
             timeout: check.timeout.as_duration(),
             interval: check.interval.as_duration(),
             fast_interval: check.fast_interval.as_duration(),

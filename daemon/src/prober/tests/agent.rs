@@ -100,7 +100,7 @@ async fn nothing_outlives_an_agent_or_its_probe() {
     let begin = Instant::now();
     while read_pid(&itself).is_none() {
         assert!(begin.elapsed() < Duration::from_secs(5), "it was started");
-        assert!(tokio::time::timeout(Duration::from_millis(10), prober.next()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(10), results(&mut prober)).await.is_err());
     }
     let pid = read_pid(&itself).expect("it was started");
     assert!(runs(pid));
@@ -139,7 +139,7 @@ async fn hanging_agents_wait_for_each_other_and_hold_up_nothing_else() {
     let (begin, mut successes, mut failures) = (Instant::now(), 0, HashMap::<TargetId, usize>::new());
     while failures.len() < count {
         assert!(begin.elapsed() < Duration::from_secs(20), "only {} of {count} agents had their turn", failures.len());
-        for result in prober.next().await {
+        for result in results(&mut prober).await {
             assert!(prober.agents <= AGENTS_MAX);
             if result.target == well {
                 successes += usize::from(result.seen == Ok(Outcome::Success));

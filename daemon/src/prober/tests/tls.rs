@@ -183,7 +183,7 @@ async fn no_session_is_resumed() {
     let mut prober = prober();
     prober.insert(target(address, &over(by(&ca), CheckKind::Tls)));
     for _ in 0..3 {
-        assert_eq!(prober.next().await.remove(0).seen, Ok(Outcome::Success));
+        assert_eq!(results(&mut prober).await.remove(0).seen, Ok(Outcome::Success));
         assert_eq!(told.recv().await.flatten(), Some(rustls::HandshakeKind::Full));
     }
 }
