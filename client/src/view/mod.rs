@@ -4,6 +4,7 @@
 mod cluster;
 mod moves;
 mod page;
+mod pick;
 mod problem;
 mod service;
 mod stream;
@@ -11,6 +12,7 @@ mod stream;
 pub use cluster::{ClusterView, LocalView, NodeRole, NodeView, ProcessLiveness, Readiness};
 pub use moves::{MoveAnswer, MoveRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
+pub use pick::{EndpointView, EndpointsView, PickRequest, PickView};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use service::{
     ActiveView, InstanceState, InstanceSummary, InstanceView, Removed, Role, ServiceSummary, ServiceView, Stored,

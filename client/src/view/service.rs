@@ -73,7 +73,7 @@ pub struct VerdictView {
 }
 
 /// One running copy of a service, as it is told by itself and in its service's status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceView {
     /// Its id.
@@ -99,8 +99,8 @@ pub struct InstanceView {
     pub priority: u32,
     /// Its share of calls, as registered.
     pub weight: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
     /// Where the signs of its life come from.
     pub liveness: Liveness,
     /// How long it may be missing before it is removed; null for never.
@@ -147,7 +147,7 @@ pub struct ServiceView {
 }
 
 /// An instance in a snapshot: enough to choose by, without the evidence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceSummary {
     /// Its id.
@@ -163,14 +163,14 @@ pub struct InstanceSummary {
     pub tier: u32,
     /// Within a tier, higher wins.
     pub priority: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
     /// The version of its registration.
     pub generation: u64,
 }
 
 /// A service in a snapshot: all that events change, without the spec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSummary {
     /// Its name.

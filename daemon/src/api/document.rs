@@ -14,10 +14,11 @@ const DESCRIPTION: &str = "Baton decides which instance of a service is active, 
     `500ms`, times are RFC 3339 in UTC.";
 
 /// Tags in the order in which they are read.
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 9] = [
     ("services", "What is managed, and what is wanted of it"),
     ("instances", "The running copies of a service"),
     ("active", "Who is active, and why"),
+    ("discovery", "Whom to call"),
     ("moves", "An operator moves the active"),
     ("transitions", "The records of moves"),
     ("events", "What happened, and what happens"),
@@ -167,8 +168,10 @@ fn redirect(schema: &mut Value, split: &BTreeSet<String>) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use baton_core::breaker::BreakerState;
     use baton_core::event::EventKind;
     use baton_core::json::Word;
+    use baton_core::pick::PickStrategy;
     use baton_core::planner::{Decision, GateVerdict};
     use baton_core::policy::{
         AutoWord, CheckKind, Combine, FailbackMode, FailoverStrategy, Liveness, LoadBalancing, MajorityWord, Mode,
@@ -196,6 +199,7 @@ mod tests {
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         let spoken: BTreeMap<String, Vec<&str>> = [
             words_of::<AutoWord>(),
+            words_of::<BreakerState>(),
             words_of::<CheckKind>(),
             words_of::<Combine>(),
             words_of::<Decision>(),
@@ -212,6 +216,7 @@ mod tests {
             words_of::<Mode>(),
             words_of::<OnQuorumLoss>(),
             words_of::<Phase>(),
+            words_of::<PickStrategy>(),
             words_of::<ProofKind>(),
             words_of::<RecoveryStrategy>(),
             words_of::<RetryOn>(),

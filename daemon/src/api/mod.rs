@@ -17,6 +17,7 @@ mod longpoll;
 mod measures;
 mod meta;
 mod moves;
+mod pick;
 mod query;
 mod services;
 mod sse;
@@ -58,6 +59,8 @@ pub(crate) struct ApiState {
     shutdown: CancellationToken,
     /// The last state hash, since it costs a walk over the whole state.
     hash: Arc<cluster::HashCache>,
+    /// Whose turn it is, service by service.
+    pickers: Arc<pick::Pickers>,
 }
 
 impl ApiState {
@@ -69,7 +72,7 @@ impl ApiState {
         shutdown: CancellationToken,
     ) -> Self {
         let allowed_hosts = allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { consensus, metrics, allowed_hosts, shutdown, hash: Arc::default() }
+        Self { consensus, metrics, allowed_hosts, shutdown, hash: Arc::default(), pickers: Arc::default() }
     }
 }
 
@@ -90,6 +93,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(active::is_active))
         .routes(routes!(active::is_passive))
         .routes(routes!(active::is_healthy))
+        .routes(routes!(pick::pick))
+        .routes(routes!(pick::endpoints))
         .routes(routes!(explain::explain))
         .routes(routes!(moves::failover))
         .routes(routes!(moves::switchover))

@@ -6,6 +6,13 @@ use baton_client::view::{
 use baton_core::policy::Mode;
 use baton_core::probe::Health;
 use baton_core::state::{Instance, Service, State};
+use baton_core::time::ClusterTime;
+
+/// A weight as it is told: in units of the registered one, to the thousandth.
+#[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
+pub(crate) fn weight(thousandths: u64) -> f64 {
+    thousandths as f64 / 1_000.0
+}
 
 /// What an instance is to its service.
 pub(crate) fn role(service: &Service, instance: &Instance) -> Role {
@@ -36,7 +43,7 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
 }
 
 /// An instance with all that is known of it.
-pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) -> InstanceView {
+pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, now: ClusterTime) -> InstanceView {
     let registration = &instance.registration;
     InstanceView {
         id: instance.id.clone(),
@@ -59,7 +66,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
         tier: registration.tier,
         priority: registration.priority,
         weight: registration.weight,
-        effective_weight: registration.weight,
+        effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
         metadata: registration.metadata.clone(),
@@ -71,7 +78,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
 }
 
 /// A service with all that is known of it.
-pub(crate) fn service(state: &State, service: &Service) -> ServiceView {
+pub(crate) fn service(state: &State, service: &Service, now: ClusterTime) -> ServiceView {
     ServiceView {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -83,12 +90,12 @@ pub(crate) fn service(state: &State, service: &Service) -> ServiceView {
         phase: service.assignment.phase,
         active: active(service),
         transition: service.assignment.transition,
-        instances: service.instances.values().map(|one| instance(state, service, one)).collect(),
+        instances: service.instances.values().map(|one| instance(state, service, one, now)).collect(),
     }
 }
 
 /// A service in a snapshot.
-pub(crate) fn summary(service: &Service) -> ServiceSummary {
+pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
     ServiceSummary {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -107,7 +114,7 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
-                effective_weight: instance.registration.weight,
+                effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
                 generation: instance.generation,
             })
             .collect(),

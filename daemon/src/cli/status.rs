@@ -245,7 +245,7 @@ mod tests {
             tier: 0,
             priority: 100,
             weight: 1,
-            effective_weight: 1,
+            effective_weight: 1.0,
             liveness: Liveness::Probe,
             deregister_after: None,
             metadata: std::collections::BTreeMap::new(),
