@@ -115,7 +115,10 @@ async fn an_open_breaker_is_never_picked_and_a_half_open_one_is_tried_first() {
         assert_eq!(node.picks(body, 4).await, "b b b b", "{body}");
     }
     let why = node.nobody(r#"{"exclude":["b"]}"#).await;
-    assert!(why.contains("2 registered: 1 breaker open (half open in ") && why.ends_with("1 excluded by this request"), "{why}");
+    assert!(
+        why.contains("2 registered: 1 breaker open (half open in ") && why.ends_with("1 excluded by this request"),
+        "{why}"
+    );
 
     node.half_open("a").await;
     for out in 1..=3 {
