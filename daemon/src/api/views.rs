@@ -10,6 +10,12 @@ use baton_core::probe::Health;
 use baton_core::state::{Admin, Instance, Service, State};
 use baton_core::time::{ClusterTime, Millis};
 
+/// A weight as it is told: in units of the registered one, to the thousandth.
+#[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
+pub(crate) fn weight(thousandths: u64) -> f64 {
+    thousandths as f64 / 1_000.0
+}
+
 /// What an instance is to its service.
 pub(crate) fn role(service: &Service, instance: &Instance) -> Role {
     let active = match service.spec.mode {
@@ -129,7 +135,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         tier: registration.tier,
         priority: registration.priority,
         weight: registration.weight,
-        effective_weight: registration.weight,
+        effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
         metadata: registration.metadata.clone(),
@@ -158,7 +164,7 @@ pub(crate) fn service(state: &State, service: &Service, now: ClusterTime) -> Ser
 }
 
 /// A service in a snapshot.
-pub(crate) fn summary(service: &Service) -> ServiceSummary {
+pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
     ServiceSummary {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -177,7 +183,7 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
-                effective_weight: instance.registration.weight,
+                effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
                 breaker: instance.breaker.state,
                 admin: instance.admin.state,
                 generation: instance.generation,
