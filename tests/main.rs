@@ -15,6 +15,7 @@ mod durability;
 mod failover;
 mod garbage;
 mod openapi;
+mod operator;
 mod partition;
 mod probing;
 mod stream;
