@@ -16,6 +16,7 @@ mod failover;
 mod faults;
 mod garbage;
 mod openapi;
+mod operator;
 mod partition;
 mod probing;
 mod stream;
