@@ -21,3 +21,4 @@ pub mod rules;
 pub mod state;
 pub mod time;
 pub mod transition;
+pub mod window;

@@ -3,7 +3,7 @@
 //! Down if any is down, else suspect if any is suspect, else unknown if any is unknown, else up. An operator who lists
 //! two checks means both. A detector too, so that sets can stand beside other detectors later.
 
-use super::{Consecutive, Detector, Observation};
+use super::{Consecutive, Detector, HealthCheckDetector, Observation, TimeoutDetector, gravity, turn};
 use crate::probe::{Evidence, LocalTime, Verdict};
 
 /// What one check counts by.
@@ -11,53 +11,94 @@ use crate::probe::{Evidence, LocalTime, Verdict};
 pub struct Rule {
     /// The check's name.
     pub check: String,
+    /// Whether it only makes a TCP connection: then a [`TimeoutDetector`] judges it.
+    pub connect_only: bool,
     /// Successes in a row after which it is up.
     pub rise: u32,
     /// Failures in a row after which it is down.
     pub fall: u32,
+    /// Successes wanted beyond `rise` when it comes back from `down`.
+    pub extra: u32,
+}
+
+/// The detector of one check.
+#[derive(Clone, Debug)]
+enum Check {
+    Connect(TimeoutDetector),
+    Health(HealthCheckDetector),
+}
+
+impl Check {
+    fn new(place: usize, rule: Rule) -> Self {
+        let row = Consecutive::new(rule.check, rule.rise, rule.fall).with_extra(rule.extra);
+        if rule.connect_only {
+            Self::Connect(TimeoutDetector::new(place, row))
+        } else {
+            Self::Health(HealthCheckDetector::new(place, row))
+        }
+    }
+
+    const fn row(&self) -> &Consecutive {
+        match self {
+            Self::Connect(detector) => detector.row(),
+            Self::Health(detector) => detector.row(),
+        }
+    }
+
+    fn detector(&mut self) -> &mut dyn Detector {
+        match self {
+            Self::Connect(detector) => detector,
+            Self::Health(detector) => detector,
+        }
+    }
 }
 
 /// The detectors of one instance's checks, in the order of the checks.
 #[derive(Clone, Debug)]
 pub struct CheckSet {
-    checks: Vec<Consecutive>,
-}
-
-/// How sick a verdict is; the greatest decides.
-const fn gravity(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Up => 0,
-        Verdict::Unknown => 1,
-        Verdict::Suspect => 2,
-        Verdict::Down => 3,
-    }
+    checks: Box<[Check]>,
+    verdict: Verdict,
 }
 
 impl CheckSet {
     /// A set that has seen nothing.
     pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
-        Self { checks: rules.into_iter().map(|rule| Consecutive::new(rule.check, rule.rise, rule.fall)).collect() }
+        let checks = rules.into_iter().enumerate().map(|(place, rule)| Check::new(place, rule)).collect();
+        Self { checks, verdict: Verdict::Unknown }
     }
 
     /// The check that decides: the sickest; among equals the one that has failed longest, then the first.
     fn deciding(&self) -> Option<&Consecutive> {
-        self.checks.iter().min_by_key(|check| {
-            let failing = check.failing_since();
-            (std::cmp::Reverse(gravity(check.verdict())), failing.is_none(), failing)
+        self.checks.iter().map(Check::row).min_by_key(|row| {
+            let failing = row.failing_since();
+            (std::cmp::Reverse(gravity(row.verdict())), failing.is_none(), failing)
         })
+    }
+
+    /// Holds the sickest verdict from now on; answers it where it is another one.
+    fn judge(&mut self) -> Option<Verdict> {
+        let rows = self.checks.iter().map(|check| check.row().verdict());
+        let next = rows.max_by_key(|verdict| gravity(*verdict)).unwrap_or(Verdict::Unknown);
+        turn(&mut self.verdict, next)
     }
 }
 
 impl Detector for CheckSet {
     fn observe(&mut self, seen: &Observation<'_>, now: LocalTime) -> Option<Verdict> {
-        let before = self.verdict();
-        self.checks.get_mut(seen.check)?.observe(seen, now);
-        let after = self.verdict();
-        (after != before).then_some(after)
+        let place = match seen {
+            Observation::Probe { check, .. } => *check,
+            Observation::Calls(_) | Observation::Heartbeat(_) => return None,
+        };
+        self.checks.get_mut(place)?.detector().observe(seen, now)?;
+        self.judge()
+    }
+
+    fn tick(&mut self, _now: LocalTime) -> Option<Verdict> {
+        None
     }
 
     fn verdict(&self) -> Verdict {
-        self.deciding().map_or(Verdict::Unknown, Consecutive::verdict)
+        self.verdict
     }
 
     fn evidence(&self, now: LocalTime) -> Evidence {
@@ -74,11 +115,12 @@ impl Detector for CheckSet {
     }
 
     fn in_doubt(&self) -> bool {
-        self.checks.iter().any(Consecutive::in_doubt)
+        self.checks.iter().any(|check| check.row().in_doubt())
     }
 
     fn reset(&mut self) {
-        self.checks.iter_mut().for_each(Consecutive::reset);
+        self.checks.iter_mut().for_each(|check| check.detector().reset());
+        self.verdict = Verdict::Unknown;
     }
 }
 
@@ -90,14 +132,15 @@ mod tests {
     use crate::probe::{FailureClass, Outcome};
 
     fn set() -> CheckSet {
-        let rule = |check: &str| Rule { check: check.to_owned(), rise: 1, fall: 2 };
+        let rule =
+            |check: &str| Rule { check: check.to_owned(), connect_only: check == "tcp", rise: 1, fall: 2, extra: 0 };
         CheckSet::new([rule("tcp"), rule("web")])
     }
 
     fn observe(set: &mut CheckSet, check: usize, good: bool, ms: u64) -> Option<Verdict> {
         let failure = Outcome::failure(FailureClass::Timeout, format!("check {check}"));
         let outcome = if good { &Outcome::Success } else { &failure };
-        set.observe(&Observation { check, outcome }, LocalTime(Duration::from_millis(ms)))
+        set.observe(&Observation::Probe { check, outcome }, LocalTime(Duration::from_millis(ms)))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The health-check detector: so many successes in a row are `up`, so many failures in a row are `down`.
+//! Rows of outcomes: so many successes in a row are `up`, so many failures in a row are `down`.
 //!
 //! ```text
 //!             rise successes              a failure
@@ -11,11 +11,12 @@
 //!
 //! The intuition: one lost packet must not move a service, so a failure only raises a doubt and asks for quicker looks;
 //! one success ends the doubt, for an instance that was up and answers is up. Coming back from `down`, and coming from
-//! nothing, must be earned with `rise`. The names are HAProxy's, and so is the meaning.
+//! nothing, must be earned with `rise`. The names are HAProxy's, and so is the meaning. Coming back from `down` can be
+//! made to cost `extra` successes more (the recovery strategy `probing`): who has failed once is believed later than who
+//! was never seen.
 
-use super::{Detector, Observation};
+use super::{Detector, Observation, age, turn};
 use crate::probe::{Evidence, FailureClass, LocalTime, Outcome, Verdict};
-use crate::time::Millis;
 
 /// What is said of a success.
 const ANSWERED: &str = "answered as agreed";
@@ -31,12 +32,13 @@ enum Row {
     Failures { count: u32, since: LocalTime, class: FailureClass, detail: String },
 }
 
-/// Judges one check by its outcomes in a row.
+/// Judges by outcomes in a row, whichever check they are of.
 #[derive(Clone, Debug)]
 pub struct Consecutive {
     check: String,
     rise: u32,
     fall: u32,
+    extra: u32,
     verdict: Verdict,
     row: Row,
 }
@@ -44,7 +46,22 @@ pub struct Consecutive {
 impl Consecutive {
     /// A detector that has seen nothing, for the check of that name. A threshold of 0 is taken as 1.
     pub fn new(check: impl Into<String>, rise: u32, fall: u32) -> Self {
-        Self { check: check.into(), rise: rise.max(1), fall: fall.max(1), verdict: Verdict::Unknown, row: Row::Nothing }
+        Self {
+            check: check.into(),
+            rise: rise.max(1),
+            fall: fall.max(1),
+            extra: 0,
+            verdict: Verdict::Unknown,
+            row: Row::Nothing,
+        }
+    }
+
+    /// Wants so many successes more than `rise` in a row before what was down is up again. Coming from `unknown`, `rise`
+    /// are enough.
+    #[must_use]
+    pub const fn with_extra(mut self, extra: u32) -> Self {
+        self.extra = extra;
+        self
     }
 
     /// When the first failure of the present row was seen.
@@ -59,10 +76,31 @@ impl Consecutive {
     fn after_successes(&self, count: u32) -> Verdict {
         match self.verdict {
             Verdict::Up | Verdict::Suspect => Verdict::Up,
-            Verdict::Unknown | Verdict::Down if count >= self.rise => Verdict::Up,
+            Verdict::Unknown if count >= self.rise => Verdict::Up,
+            Verdict::Down if count >= self.rise.saturating_add(self.extra) => Verdict::Up,
             Verdict::Unknown => Verdict::Unknown,
             Verdict::Down => Verdict::Down,
         }
+    }
+
+    /// Takes note of a failure. What was seen is copied only where it is other than before, which in a long outage it is
+    /// not, and then into the room that is there.
+    fn after_failure(&mut self, seen: FailureClass, saw: &String, now: LocalTime) -> Verdict {
+        let count = match &mut self.row {
+            Row::Failures { count, class, detail, .. } => {
+                *count = count.saturating_add(1);
+                *class = seen;
+                if detail != saw {
+                    detail.clone_from(saw);
+                }
+                *count
+            }
+            Row::Nothing | Row::Successes { .. } => {
+                self.row = Row::Failures { count: 1, since: now, class: seen, detail: saw.clone() };
+                1
+            }
+        };
+        self.after_failures(count)
     }
 
     /// A failure: the verdict after `count` of them in a row.
@@ -78,7 +116,11 @@ impl Consecutive {
 
 impl Detector for Consecutive {
     fn observe(&mut self, seen: &Observation<'_>, now: LocalTime) -> Option<Verdict> {
-        let next = match seen.outcome {
+        let outcome = match seen {
+            Observation::Probe { outcome, .. } => *outcome,
+            Observation::Calls(_) | Observation::Heartbeat(_) => return None,
+        };
+        let next = match outcome {
             Outcome::Success => {
                 let count = match self.row {
                     Row::Successes { count } => count.saturating_add(1),
@@ -87,18 +129,13 @@ impl Detector for Consecutive {
                 self.row = Row::Successes { count };
                 self.after_successes(count)
             }
-            Outcome::Failure { class, detail } => {
-                let (count, since) = match self.row {
-                    Row::Failures { count, since, .. } => (count.saturating_add(1), since),
-                    Row::Nothing | Row::Successes { .. } => (1, now),
-                };
-                self.row = Row::Failures { count, since, class: *class, detail: detail.clone() };
-                self.after_failures(count)
-            }
+            Outcome::Failure { class, detail } => self.after_failure(*class, detail, now),
         };
-        let changed = next != self.verdict;
-        self.verdict = next;
-        changed.then_some(next)
+        turn(&mut self.verdict, next)
+    }
+
+    fn tick(&mut self, _now: LocalTime) -> Option<Verdict> {
+        None
     }
 
     fn verdict(&self) -> Verdict {
@@ -119,7 +156,7 @@ impl Detector for Consecutive {
                 class: Some(*class),
                 detail: detail.clone(),
                 streak: *count,
-                first_failure_age: Some(Millis(u64::try_from(now.since(*since).as_millis()).unwrap_or(u64::MAX))),
+                first_failure_age: Some(age(now, *since)),
             },
         }
     }
@@ -142,6 +179,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::time::Millis;
 
     const fn at(ms: u64) -> LocalTime {
         LocalTime(Duration::from_millis(ms))
@@ -149,14 +187,14 @@ mod tests {
 
     /// Plays a row of `+` and `-`, 100 ms apart, and writes what is held after each: `?` unknown, `U` up, `s` suspect,
     /// `D` down; a `*` follows where more looks are wanted soon.
-    fn play(rise: u32, fall: u32, outcomes: &str) -> String {
-        let mut detector = Consecutive::new("web", rise, fall);
+    fn play(rise: u32, fall: u32, extra: u32, outcomes: &str) -> String {
+        let mut detector = Consecutive::new("web", rise, fall).with_extra(extra);
         let failure = Outcome::failure(FailureClass::Connection, "refused");
         let mut told = String::new();
         for (place, outcome) in outcomes.chars().enumerate() {
             let before = detector.verdict();
             let outcome = if outcome == '+' { &Outcome::Success } else { &failure };
-            let change = detector.observe(&Observation { check: 0, outcome }, at(place as u64 * 100));
+            let change = detector.observe(&Observation::Probe { check: 0, outcome }, at(place as u64 * 100));
             assert_eq!(change.is_some(), before != detector.verdict(), "a change is told exactly when there is one");
             told.push(match detector.verdict() {
                 Verdict::Unknown => '?',
@@ -186,7 +224,26 @@ mod tests {
             (0, 0, "-+", "DU"),
             (3, 2, "--++-+++", "?*DD*D*DD*D*U"),
         ] {
-            assert_eq!(play(rise, fall, outcomes), expected, "rise {rise}, fall {fall}, {outcomes}");
+            assert_eq!(play(rise, fall, 0, outcomes), expected, "rise {rise}, fall {fall}, {outcomes}");
+        }
+    }
+
+    #[test]
+    fn coming_back_from_down_may_cost_more_than_coming_from_nothing() {
+        for (rise, fall, extra, outcomes, expected) in [
+            (2, 2, 3, "++", "?*U"),
+            (2, 2, 3, "--+++++", "?*DD*D*D*D*U"),
+            // A failure in between begins the row anew.
+            (2, 2, 3, "--++++-+++++", "?*DD*D*D*D*DD*D*D*D*U"),
+            // From a doubt, one success is enough as before.
+            (2, 2, 3, "++-+", "?*Us*U"),
+            (1, 1, u32::MAX, "-+++", "DD*D*D*"),
+        ] {
+            assert_eq!(
+                play(rise, fall, extra, outcomes),
+                expected,
+                "rise {rise}, fall {fall}, extra {extra}, {outcomes}"
+            );
         }
     }
 
@@ -197,7 +254,7 @@ mod tests {
         for (ms, class, detail) in
             [(100, FailureClass::Timeout, "no answer"), (300, FailureClass::Connection, "refused")]
         {
-            web.observe(&Observation { check: 0, outcome: &Outcome::failure(class, detail) }, at(ms));
+            web.observe(&Observation::Probe { check: 0, outcome: &Outcome::failure(class, detail) }, at(ms));
         }
         assert_eq!(
             web.evidence(at(350)),
@@ -210,7 +267,7 @@ mod tests {
             }
         );
         assert_eq!(web.failing_since(), Some(at(100)));
-        web.observe(&Observation { check: 0, outcome: &Outcome::Success }, at(400));
+        web.observe(&Observation::Probe { check: 0, outcome: &Outcome::Success }, at(400));
         assert_eq!((web.evidence(at(400)).streak, web.evidence(at(400)).first_failure_age), (1, None));
     }
 
@@ -218,9 +275,9 @@ mod tests {
     fn a_reset_forgets_everything() {
         let mut web = Consecutive::new("web", 1, 2);
         let failure = Outcome::failure(FailureClass::Timeout, "no answer");
-        web.observe(&Observation { check: 0, outcome: &failure }, at(0));
+        web.observe(&Observation::Probe { check: 0, outcome: &failure }, at(0));
         web.reset();
-        assert_eq!(web.observe(&Observation { check: 0, outcome: &failure }, at(1)), None, "the row began anew");
+        assert_eq!(web.observe(&Observation::Probe { check: 0, outcome: &failure }, at(1)), None, "the row began anew");
         assert_eq!(web.verdict(), Verdict::Unknown);
     }
 }

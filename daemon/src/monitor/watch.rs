@@ -9,7 +9,7 @@ use baton_core::policy::{Address, Check};
 use baton_core::probe::{Evidence, LocalTime, Outcome, Verdict};
 
 use super::Probing;
-use crate::prober::{CheckPlan, Pace, Target, TargetId};
+use crate::prober::{CheckPlan, Pace, PlanKind, Target, TargetId};
 
 /// Rounds of a check without a believed probe after which this node no longer knows.
 const UNHEARD_ROUNDS: u32 = 3;
@@ -86,7 +86,13 @@ impl Watch {
             prober.insert(Target { address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
         };
         let targets: Vec<TargetId> = plans.plans.iter().map(target).collect();
-        let rule = |plan: &Arc<CheckPlan>| Rule { check: plan.name.clone(), rise: plan.rise, fall: plan.fall };
+        let rule = |plan: &Arc<CheckPlan>| Rule {
+            check: plan.name.clone(),
+            connect_only: matches!(plan.kind, PlanKind::Tcp),
+            rise: plan.rise,
+            fall: plan.fall,
+            extra: 0,
+        };
         Self {
             epoch,
             asked: None,
@@ -121,7 +127,7 @@ impl Watch {
         started: LocalTime,
         ended: LocalTime,
     ) -> bool {
-        let changed = self.detector.observe(&Observation { check, outcome }, ended).is_some();
+        let changed = self.detector.observe(&Observation::Probe { check, outcome }, ended).is_some();
         if let Some(heard) = self.heard.get_mut(check) {
             *heard = Some(started);
         }

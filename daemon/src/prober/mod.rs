@@ -28,12 +28,11 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 pub(crate) use clock::Clock;
 pub(crate) use lag::LagMeter;
-pub(crate) use plan::CheckPlan;
+pub(crate) use plan::{CheckPlan, PlanKind};
 pub(crate) use schedule::{Pace, TargetId};
 
 use fault::Fault;
 use http::Stage;
-use plan::PlanKind;
 use resolve::Resolver;
 use schedule::{Rhythm, Schedule};
 
