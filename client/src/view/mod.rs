@@ -5,6 +5,7 @@ mod cluster;
 mod moves;
 mod page;
 mod problem;
+mod reports;
 mod service;
 mod stream;
 
@@ -12,6 +13,9 @@ pub use cluster::{ClusterView, LocalView, NodeRole, NodeView, ProcessLiveness, R
 pub use moves::{MoveAnswer, MoveRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
 pub use problem::{PROBLEM_JSON, Problem};
+pub use reports::{
+    CallReport, DroppedReport, FailureCounts, HeartbeatAnswer, HeartbeatRequest, ReportsAnswer, ReportsRequest,
+};
 pub use service::{
     ActiveView, InstanceState, InstanceSummary, InstanceView, Removed, Role, ServiceSummary, ServiceView, Stored,
     VerdictView,

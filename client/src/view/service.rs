@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use baton_core::policy::{Address, Liveness, Mode, Overrides, Spec};
 use baton_core::probe::{Evidence, Health, Verdict};
-use baton_core::state::{HealthInputs, Phase};
+use baton_core::state::{HealthInputs, Instance, Phase, Service};
 use baton_core::time::{Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
+
+use super::FailureCounts;
 
 /// What an instance is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// What an instance is to its service.
+    pub fn of(service: &Service, instance: &Instance) -> Self {
+        let active = match service.spec.mode {
+            Mode::ActivePassive => service.is_active(&instance.id),
+            Mode::ActiveActive => instance.health == Health::Healthy,
+        };
+        if active { Self::Active } else { Self::Passive }
+    }
+
     /// The word as it is spelt on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -101,6 +112,9 @@ pub struct InstanceView {
     pub weight: u32,
     /// Its share of calls now.
     pub effective_weight: u32,
+    /// How its probes and calls went, by class. Null in stale answers, in lists of services, and where the leader, who
+    /// knows, could not be asked.
+    pub failure_counts: Option<FailureCounts>,
     /// Where the signs of its life come from.
     pub liveness: Liveness,
     /// How long it may be missing before it is removed; null for never.

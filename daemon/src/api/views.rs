@@ -3,18 +3,8 @@
 use baton_client::view::{
     ActiveView, InstanceState, InstanceSummary, InstanceView, Role, ServiceSummary, ServiceView, VerdictView,
 };
-use baton_core::policy::Mode;
 use baton_core::probe::Health;
 use baton_core::state::{Instance, Service, State};
-
-/// What an instance is to its service.
-pub(crate) fn role(service: &Service, instance: &Instance) -> Role {
-    let active = match service.spec.mode {
-        Mode::ActivePassive => service.is_active(&instance.id),
-        Mode::ActiveActive => instance.health == Health::Healthy,
-    };
-    if active { Role::Active } else { Role::Passive }
-}
 
 /// The active of a service, if there is one.
 pub(crate) fn active(service: &Service) -> Option<ActiveView> {
@@ -42,7 +32,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
         id: instance.id.clone(),
         service: service.name.clone(),
         address: registration.address.clone(),
-        role: role(service, instance),
+        role: Role::of(service, instance),
         health: instance.health,
         counts: state.count(service, instance),
         verdicts: instance
@@ -60,6 +50,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
         priority: registration.priority,
         weight: registration.weight,
         effective_weight: registration.weight,
+        failure_counts: None,
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
         metadata: registration.metadata.clone(),
@@ -103,7 +94,7 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
             .map(|instance| InstanceSummary {
                 id: instance.id.clone(),
                 address: instance.registration.address.clone(),
-                role: role(service, instance),
+                role: Role::of(service, instance),
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
@@ -119,7 +110,7 @@ pub(crate) fn state_of(service: &Service, instance: &Instance) -> InstanceState 
     InstanceState {
         service: service.name.clone(),
         instance: instance.id.clone(),
-        role: role(service, instance),
+        role: Role::of(service, instance),
         health: instance.health,
         phase: service.assignment.phase,
         token: service.active_token().filter(|_| service.is_active(&instance.id)),
