@@ -9,7 +9,6 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::command::{Command, Reply};
