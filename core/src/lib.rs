@@ -18,6 +18,7 @@ pub mod policy;
 pub mod probe;
 pub mod recovery;
 pub mod rules;
+pub mod sight;
 pub mod state;
 pub mod time;
 pub mod transition;
