@@ -95,7 +95,8 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     let (reports, reports_task) = reports::Reports::new(consensus.clone());
     let (judge, judge_task) = judge::new(consensus.clone());
     consensus.answer_asks(Arc::new(judge));
-    let state = api::ApiState::new(consensus.clone(), reports.clone(), metrics, config.allowed_hosts.clone(), shutdown.clone());
+    let state =
+        api::ApiState::new(consensus.clone(), reports.clone(), metrics, config.allowed_hosts.clone(), shutdown.clone());
     tasks.spawn(net::serve(api_listener, api::router(state), Limits::API, shutdown.clone()));
     let vital = |what, task: BoxFuture<'static, ()>| {
         let vital = consensus.vital(what);
@@ -104,7 +105,10 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
             task.await;
         });
     };
-    vital("the monitor", Box::pin(monitor::run(config.node_id, consensus.clone(), shutdown.clone())));
+    vital(
+        "the monitor",
+        Box::pin(monitor::run(config.node_id, consensus.clone(), reports.probe_tally(), shutdown.clone())),
+    );
     vital("the judge", Box::pin(judge_task.run(shutdown.clone())));
     vital("what tells the leader of reports", Box::pin(reports_task.run(shutdown.clone())));
     vital("the controller", Box::pin(controller::run(consensus.clone(), shutdown.clone())));

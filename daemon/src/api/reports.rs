@@ -151,15 +151,23 @@ fn at_once(body: &[u8]) -> Option<Vec<Parsed<'_>>> {
 
 fn of(item: Item<'_>) -> Parsed<'_> {
     let Item { instance, outcome, status, latency_ms, count, generation } = item;
-    Parsed { instance, outcome, status, latency: latency_ms.and_then(milliseconds), count: count.unwrap_or(1), generation }
+    Parsed {
+        instance,
+        outcome,
+        status,
+        latency: latency_ms.and_then(milliseconds),
+        count: count.unwrap_or(1),
+        generation,
+    }
 }
 
 /// Reads a body that may have a fault, and says which.
 fn strictly(body: &[u8]) -> Result<Vec<Parsed<'static>>, ApiError> {
     let json = Json::parse(body).map_err(ApiError::NotJson)?;
     let list = |slot: Slot<'_, '_>| slot.list(0..=REPORTS_MAX, |slot| slot.object(report).flatten());
-    let reports: Result<Vec<_>, Vec<FieldError>> =
-        read_fields(&json, |fields| fields.required("reports", "[{\"instance\": \"a\", \"status\": 200}]").and_then(list));
+    let reports: Result<Vec<_>, Vec<FieldError>> = read_fields(&json, |fields| {
+        fields.required("reports", "[{\"instance\": \"a\", \"status\": 200}]").and_then(list)
+    });
     reports.map_err(ApiError::Invalid)
 }
 
@@ -218,7 +226,10 @@ mod tests {
             (r#"{"reports":[{"instance":"a","status":"200"}]}"#, "reports[0].status"),
             (r#"{"reports":[{"instance":"a","status":1000}]}"#, "reports[0].status"),
             (r#"{"reports":[{"instance":"a","status":-1}]}"#, "reports[0].status"),
-            (r#"{"reports":[{"instance":"a","status":200},{"instance":"a","status":200,"latency_ms":-1}]}"#, "reports[1].latency_ms"),
+            (
+                r#"{"reports":[{"instance":"a","status":200},{"instance":"a","status":200,"latency_ms":-1}]}"#,
+                "reports[1].latency_ms",
+            ),
             (r#"{"reports":[{"instance":"a","status":200,"latency_ms":"12"}]}"#, "reports[0].latency_ms"),
             (r#"{"reports":[{"instance":"a","status":200,"count":0}]}"#, "reports[0].count"),
             (r#"{"reports":[{"instance":"a","status":200,"count":1000001}]}"#, "reports[0].count"),

@@ -1,8 +1,12 @@
 //! From the state to the words of the wire. Only telling: nothing is decided here.
 
+use std::collections::BTreeMap;
+
 use baton_client::view::{
-    ActiveView, InstanceState, InstanceSummary, InstanceView, Role, ServiceSummary, ServiceView, VerdictView,
+    ActiveView, FailureCounts, InstanceState, InstanceSummary, InstanceView, Role, ServiceSummary, ServiceView,
+    VerdictView,
 };
+use baton_core::id::InstanceId;
 use baton_core::probe::Health;
 use baton_core::state::{Instance, Service, State};
 
@@ -23,6 +27,16 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
         transition: active.transition,
         revision: service.changed,
     })
+}
+
+/// What is counted of a service's instances, where the leader could be asked.
+pub(crate) type CountsOf = Option<BTreeMap<InstanceId, FailureCounts>>;
+
+/// Adds what is counted to what is told of instances.
+pub(crate) fn count(views: &mut [InstanceView], counts: &CountsOf) {
+    for view in views {
+        view.failure_counts = counts.as_ref().and_then(|counts| counts.get(&view.id).copied());
+    }
 }
 
 /// An instance with all that is known of it.

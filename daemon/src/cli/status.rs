@@ -246,6 +246,7 @@ mod tests {
             priority: 100,
             weight: 1,
             effective_weight: 1,
+            failure_counts: None,
             liveness: Liveness::Probe,
             deregister_after: None,
             metadata: std::collections::BTreeMap::new(),

@@ -92,7 +92,12 @@ impl Inner {
     }
 
     /// The leader's side, for a peer.
-    pub(super) async fn asked(&self, from: NodeId, question: &Bytes, patience: Duration) -> Result<Bytes, wire::WireError> {
+    pub(super) async fn asked(
+        &self,
+        from: NodeId,
+        question: &Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, wire::WireError> {
         let (AskHead { kind }, body) = wire::unframe(question)?.ok_or(wire::WireError::Length)?;
         let answer = self.answer(from, &kind, body, patience.min(ASK_WITHIN)).await;
         let head = if answer.is_some() { AskAnswer::Answered } else { AskAnswer::Moved };
@@ -106,7 +111,8 @@ impl Inner {
     async fn answer(&self, from: NodeId, kind: &str, body: Bytes, patience: Duration) -> Option<Bytes> {
         // A leader that hears no quorum may have a successor already, who is asked instead.
         let silence_max = Duration::from_millis(self.tuning.election_max_ms);
-        let leads = self.leadership.borrow().is_leader && self.staleness().is_some_and(|silence| silence <= silence_max);
+        let leads =
+            self.leadership.borrow().is_leader && self.staleness().is_some_and(|silence| silence <= silence_max);
         let answers: &Arc<dyn Answers> = self.answers.get().filter(|_| leads)?;
         let deadline = Instant::now() + patience;
         let answer = tokio::time::timeout_at(deadline.into(), answers.answer(from, kind, body)).await.ok()??;

@@ -29,9 +29,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use ask::{Answers, AskError};
 #[cfg(test)]
 use ask::ASK_BYTES_MAX;
+pub(crate) use ask::{Answers, AskError};
 pub(crate) use propose::ProposeError;
 pub(crate) use read::ReadError;
 pub(crate) use status::{MemberRole, RaftStatus};

@@ -372,7 +372,11 @@ impl Book {
         for key in std::mem::take(&mut self.awaiting) {
             let Some(watched) = self.get(&key) else { continue };
             let overdue = watched.sent.values().any(|(_, at)| now.since(*at) >= CONFIRM_WITHIN);
-            if overdue { self.dirty.insert(key) } else { self.awaiting.insert(key) };
+            if overdue {
+                self.dirty.insert(key)
+            } else {
+                self.awaiting.insert(key)
+            };
         }
     }
 

@@ -42,7 +42,9 @@ impl Counts {
     /// late.
     pub(super) fn told(&mut self, state: &State, from: NodeId, told: TotalsAsk) {
         for TotalOf { service, instance, epoch, probes, calls } in told.totals {
-            let Some(known) = state.instance(&service, &instance).filter(|known| known.epoch == epoch) else { continue };
+            let Some(known) = state.instance(&service, &instance).filter(|known| known.epoch == epoch) else {
+                continue;
+            };
             let counted = self.services.entry(service).or_default().entry(instance).or_default();
             if counted.epoch != known.epoch {
                 *counted = Counted { epoch, ..Counted::default() };

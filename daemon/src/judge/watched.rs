@@ -252,9 +252,10 @@ impl Watched {
             Liveness::Heartbeat => {
                 let checks = instance.registration.overrides.checks.as_ref().unwrap_or(&self.spec.checks);
                 let rhythm = Rhythm::of(&self.spec, checks);
-                let same = self.beats.as_ref().is_some_and(|beats| {
-                    beats.session == instance.session && beats.rhythm == rhythm
-                });
+                let same = self
+                    .beats
+                    .as_ref()
+                    .is_some_and(|beats| beats.session == instance.session && beats.rhythm == rhythm);
                 if !same {
                     self.beats = Some(Beats::new(instance.session.clone(), rhythm, now));
                 }

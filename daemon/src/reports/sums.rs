@@ -77,11 +77,6 @@ impl Sums {
         gone
     }
 
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-
     fn oldest(&self) -> Option<LocalTime> {
         self.order.front().and_then(|key| self.sums.get(key)).map(|sum| sum.since)
     }
@@ -126,7 +121,7 @@ mod tests {
         assert_eq!((since, told), (at(0), vec![("b", None, 5), ("a", None, 1)]), "rows of failures go on");
         let (since, rest) = sums.take(2).expect("some");
         assert_eq!((since, rest.len(), rest[0].generation), (at(20), 1, Some(3)));
-        assert!(sums.is_empty() && sums.take(1).is_none());
+        assert!(sums.take(1).is_none());
     }
 
     #[test]
