@@ -400,6 +400,17 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_that_nobody_saw_is_no_interval_either() {
+        let mut detector = detector();
+        let last = beat(&mut detector, 0, 1_000, 50);
+        let habit = detector.bounds;
+        detector.observe(&OK, at(last + 9_000));
+        assert_eq!(detector.bounds, habit);
+        detector.observe(&OK, at(last + 9_900));
+        assert_ne!(detector.bounds, habit, "this one was");
+    }
+
+    #[test]
     fn one_lost_heartbeat_accuses_nobody() {
         let mut detector = detector();
         let last = beat(&mut detector, 0, 1_000, 50);
