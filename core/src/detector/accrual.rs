@@ -387,6 +387,11 @@ mod tests {
         let mut detector = detector();
         let last = beat(&mut detector, 5_000, 1_000, 200);
         assert_eq!(detector.verdict(), Verdict::Up);
+        let mut doubted = detector.clone();
+        doubted.tick(at(last + 1_990));
+        let evidence = doubted.evidence(at(last + 1_990));
+        assert_eq!((doubted.verdict(), evidence.class), (Verdict::Suspect, Some(FailureClass::Timeout)));
+        assert!(evidence.detail.starts_with("no heartbeat for 1990 ms (phi "), "{}", evidence.detail);
         let told = tick(&mut detector, last, last + 20_000);
         let [(suspect, Verdict::Suspect), (down, Verdict::Down)] = told[..] else { panic!("{told:?}") };
         assert!((1_800..2_000).contains(&(suspect - last)), "a doubt after {} ms", suspect - last);
