@@ -1,0 +1,393 @@
+//! One node as an observer: its probes, its trust in itself, its detectors, and what it proposes. The detectors and the
+//! rule of trust are the core's own; the pace and the comparison with what is committed are those of the daemon's monitor,
+//! played without sockets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use baton_core::command::{VerdictReport, VerdictsRecord};
+use baton_core::detector::{Detector, Observation, ProbeDetector, Rule};
+use baton_core::id::{InstanceId, NodeId, Revision};
+use baton_core::policy::{Check, CheckKind, RecoveryStrategy};
+use baton_core::probe::{Evidence, Health, LocalTime, Outcome, Timing, Verdict, trusted};
+use baton_core::state::{Instance, Service, State};
+use baton_core::time::ClusterTime;
+
+use super::directive::{Late, Seen};
+
+/// Rounds of a check without a believed probe after which the node no longer knows, and the grace on top.
+const UNHEARD_ROUNDS: u32 = 3;
+const UNHEARD_GRACE: Duration = Duration::from_millis(500);
+
+/// A blindness longer than this makes everything unknown.
+const FORGET_AFTER: Duration = Duration::from_secs(3);
+
+/// Clocks of different nodes have nothing to do with each other: node 2 began two hours before the story.
+const ORIGIN: Duration = Duration::from_secs(3_600);
+
+/// One check's probes.
+#[derive(Debug, Default)]
+struct Slot {
+    /// When the next one is due where none was made yet.
+    first: ClusterTime,
+    /// When the last one began.
+    last: Option<ClusterTime>,
+    /// The one under way: when it was due, began and ends, and what will come of it.
+    flight: Option<(ClusterTime, ClusterTime, ClusterTime, Outcome)>,
+    /// When the last believed one began, and the last believed failure.
+    heard: Option<LocalTime>,
+    failed: Option<LocalTime>,
+}
+
+/// One instance as this node sees it.
+#[derive(Debug)]
+struct Watch {
+    epoch: Revision,
+    checks: Vec<Check>,
+    detector: ProbeDetector,
+    slots: Vec<Slot>,
+    doubted: bool,
+    asked: LocalTime,
+    sent: Option<Verdict>,
+    /// Whether the last probe was not believed: said once a row.
+    disbelieved: bool,
+}
+
+/// Whether the node hears its quorum.
+#[derive(Clone, Copy, Debug)]
+enum Sight {
+    Clear { since: LocalTime },
+    Lost { since: LocalTime, forgot: bool },
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    pub(crate) node: NodeId,
+    /// How late its timers run.
+    pub(crate) lag: Duration,
+    pub(crate) stopped: bool,
+    pub(crate) silent_since: Option<ClusterTime>,
+    /// What it proposed and nobody has received yet.
+    pub(crate) held: Option<Vec<VerdictsRecord>>,
+    sight: Sight,
+    weather: BTreeMap<InstanceId, Vec<Seen>>,
+    watches: BTreeMap<InstanceId, Watch>,
+}
+
+impl Observer {
+    pub(crate) fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            lag: Duration::ZERO,
+            stopped: false,
+            silent_since: None,
+            held: None,
+            sight: Sight::Clear { since: LocalTime::default() },
+            weather: BTreeMap::new(),
+            watches: BTreeMap::new(),
+        }
+    }
+
+    fn local(&self, at: ClusterTime) -> LocalTime {
+        let origin = ORIGIN * u32::try_from(self.node).unwrap_or(u32::MAX);
+        LocalTime(origin + Duration::from_millis(at.0))
+    }
+
+    /// From now on every probe goes like this.
+    pub(crate) fn set_weather(&mut self, id: &InstanceId, seen: &Seen, now: ClusterTime) {
+        let local = self.local(now);
+        let known = self.weather.entry(id.clone()).or_default();
+        let began = known.is_empty();
+        known.retain(|old| seen.check.is_some() && old.check != seen.check);
+        known.push(seen.clone());
+        if began && let Some(watch) = self.watches.get_mut(id) {
+            let first = ClusterTime(now.0 + (self.node - 1) * 100);
+            watch.slots.iter_mut().for_each(|slot| slot.first = first);
+            watch.asked = local;
+        }
+    }
+
+    /// Watches what it is asked to watch, by the state of now.
+    pub(crate) fn sync(&mut self, state: &State, service: &Service, now: ClusterTime) {
+        let asked = |instance: &Instance| {
+            state.observers_of(service, instance).contains(&self.node) || instance.verdicts.contains_key(&self.node)
+        };
+        let current: BTreeMap<&InstanceId, &Instance> = service
+            .instances
+            .values()
+            .filter(|instance| asked(instance))
+            .map(|instance| (&instance.id, instance.as_ref()))
+            .collect();
+        self.watches.retain(|id, watch| {
+            current
+                .get(id)
+                .is_some_and(|instance| instance.epoch == watch.epoch && service.checks_of(instance) == watch.checks)
+        });
+        for (id, instance) in current {
+            let local = self.local(now);
+            let first = ClusterTime(now.0 + (self.node - 1) * 100);
+            let watch = self.watches.entry(id.clone()).or_insert_with(|| Watch::new(service, instance, local, first));
+            watch.doubted = instance.health == Health::Suspect;
+        }
+    }
+
+    /// When its next probe begins or ends.
+    pub(crate) fn next(&self, now: ClusterTime) -> Option<ClusterTime> {
+        if self.stopped {
+            return None;
+        }
+        let watches = self.watches.iter();
+        let slots = watches.flat_map(|(id, watch)| {
+            watch.slots.iter().enumerate().filter_map(move |(check, slot)| match &slot.flight {
+                Some((.., ends, _)) => Some(*ends),
+                None => weather(&self.weather, id, &watch.checks[check]).map(|_| watch.due(check)),
+            })
+        });
+        slots.min().map(|at| at.max(now))
+    }
+
+    /// Does what is due. Answers what is worth telling.
+    pub(crate) fn run(&mut self, now: ClusterTime) -> Vec<String> {
+        let mut told = Vec::new();
+        if self.stopped {
+            return told;
+        }
+        let local = self.local(now);
+        if let Sight::Lost { since, forgot: false } = self.sight
+            && local.since(since) >= FORGET_AFTER
+        {
+            self.forget(local);
+            self.sight = Sight::Lost { since, forgot: true };
+            told.push(format!("node {} hears no quorum for {FORGET_AFTER:?}: it forgets what it held", self.node));
+        }
+        for (id, watch) in &mut self.watches {
+            for check in 0..watch.slots.len() {
+                let ended = watch.slots[check].flight.take_if(|(.., ends, _)| *ends <= now);
+                let began = match ended {
+                    Some((due, started, _, outcome)) => Some((due, started, outcome)),
+                    None if watch.slots[check].flight.is_some() => None,
+                    None => {
+                        let due = watch.due(check);
+                        let seen = weather(&self.weather, id, &watch.checks[check]).filter(|_| due <= now).cloned();
+                        if seen.is_some() {
+                            watch.slots[check].last = Some(now);
+                        }
+                        match seen {
+                            Some(Seen { outcome, hangs: true, .. }) => {
+                                let ends = now.plus(watch.checks[check].timeout);
+                                watch.slots[check].flight = Some((due, now, ends, outcome));
+                                None
+                            }
+                            Some(Seen { outcome, .. }) => Some((due, now, outcome)),
+                            None => None,
+                        }
+                    }
+                };
+                let Some((due, started, outcome)) = began else { continue };
+                let origin = local.0 - Duration::from_millis(now.0);
+                let at = |time: ClusterTime| LocalTime(origin + Duration::from_millis(time.0));
+                let timing = Timing {
+                    due: at(due),
+                    started: at(started),
+                    ended: local,
+                    timeout: watch.checks[check].timeout.as_duration(),
+                };
+                told.extend(watch.observe(self.node, id, self.sight, self.lag, check, &outcome, timing));
+            }
+            watch.detector.tick(local);
+        }
+        told
+    }
+
+    /// One probe by hand: of one check, or of each.
+    pub(crate) fn see(&mut self, id: &InstanceId, seen: &Seen, late: Late, now: ClusterTime) -> Result<Vec<String>, String> {
+        let local = self.local(now);
+        let Some(watch) = self.watches.get_mut(id) else {
+            return Ok(vec![format!("node {} does not observe {id}", self.node)]);
+        };
+        let mut told = Vec::new();
+        let mut found = false;
+        for check in 0..watch.slots.len() {
+            if seen.check.as_ref().is_some_and(|name| *name != watch.checks[check].name) {
+                continue;
+            }
+            found = true;
+            let timeout = watch.checks[check].timeout.as_duration();
+            let lasted = if seen.hangs || late.ended > Duration::ZERO { timeout } else { Duration::ZERO };
+            let started = LocalTime(local.0.saturating_sub(lasted));
+            let due = LocalTime(started.0.saturating_sub(late.begun));
+            let timing = Timing { due, started, ended: local.plus(late.ended), timeout };
+            told.extend(watch.observe(self.node, id, self.sight, self.lag, check, &seen.outcome, timing));
+        }
+        if found { Ok(told) } else { Err(format!("{id} has no such check: {:?}", seen.check)) }
+    }
+
+    /// It hears its quorum no more.
+    pub(crate) fn lose_sight(&mut self, now: ClusterTime) {
+        self.sight = Sight::Lost { since: self.local(now), forgot: false };
+    }
+
+    /// It hears its quorum again: what was seen before counts only once it is seen again.
+    pub(crate) fn look_again(&mut self, now: ClusterTime) {
+        self.sight = Sight::Clear { since: self.local(now) };
+    }
+
+    /// What was proposed before may have been lost.
+    pub(crate) fn speak_anew(&mut self) {
+        self.watches.values_mut().for_each(|watch| watch.sent = None);
+    }
+
+    /// Whatever it held is from another time.
+    pub(crate) fn stood_still(&mut self, now: ClusterTime) {
+        self.forget(self.local(now));
+    }
+
+    fn forget(&mut self, now: LocalTime) {
+        for watch in self.watches.values_mut() {
+            watch.detector.reset();
+            watch.asked = now;
+            for slot in &mut watch.slots {
+                (slot.heard, slot.failed) = (None, None);
+            }
+        }
+    }
+
+    /// The verdicts that differ from what is committed of this node.
+    pub(crate) fn proposal(&mut self, state: &State, service: &Service, now: ClusterTime) -> Option<VerdictsRecord> {
+        let Sight::Clear { since } = self.sight else { return None };
+        if self.stopped || !state.nodes.get(&self.node).is_some_and(|node| node.live) {
+            return None;
+        }
+        let local = self.local(now);
+        let mut verdicts = Vec::new();
+        for (id, watch) in &mut self.watches {
+            let Some(instance) = service.instances.get(id) else { continue };
+            let committed = instance.verdicts.get(&self.node).map_or(Verdict::Unknown, |record| record.verdict);
+            let unheard = self.weather.contains_key(id) && watch.unheard(local);
+            let mut evidence = watch.detector.evidence(local);
+            if unheard {
+                watch.detector.reset();
+                evidence = watch.silence(local);
+            }
+            let verdict = watch.detector.verdict();
+            if verdict == committed {
+                watch.sent = None;
+                continue;
+            }
+            let may = unheard || (verdict != Verdict::Unknown && watch.heard_enough(since, &evidence));
+            if may && watch.sent != Some(verdict) {
+                watch.sent = Some(verdict);
+                let (service, instance, epoch) = (service.name.clone(), id.clone(), watch.epoch);
+                verdicts.push(VerdictReport { service, instance, epoch, verdict, evidence });
+            }
+        }
+        (!verdicts.is_empty()).then_some(VerdictsRecord { observer: self.node, verdicts })
+    }
+}
+
+/// How probes of that check go, where anybody said so.
+fn weather<'a>(all: &'a BTreeMap<InstanceId, Vec<Seen>>, id: &InstanceId, check: &Check) -> Option<&'a Seen> {
+    let of = |seen: &&Seen| seen.check.as_ref().is_none_or(|name| *name == check.name);
+    all.get(id)?.iter().rev().find(of)
+}
+
+impl Watch {
+    fn new(service: &Service, instance: &Instance, asked: LocalTime, first: ClusterTime) -> Self {
+        let checks = service.checks_of(instance).to_vec();
+        let extra = match service.spec.recovery.strategy {
+            RecoveryStrategy::Probing => service.spec.recovery.probes,
+            RecoveryStrategy::Immediate | RecoveryStrategy::Gradual => 0,
+        };
+        let rule = |check: &Check| Rule {
+            check: check.name.clone(),
+            connect_only: check.kind == CheckKind::Tcp,
+            rise: check.rise,
+            fall: check.fall,
+            extra,
+        };
+        let detection = &service.spec.detection;
+        Self {
+            epoch: instance.epoch,
+            detector: ProbeDetector::new(checks.iter().map(rule), detection.combine, &detection.error_rate),
+            slots: checks.iter().map(|_| Slot { first, ..Slot::default() }).collect(),
+            checks,
+            doubted: false,
+            asked,
+            sent: None,
+            disbelieved: false,
+        }
+    }
+
+    /// When the next probe of a check is due: sooner while there is a doubt.
+    fn due(&self, check: usize) -> ClusterTime {
+        let fast = self.doubted || self.detector.in_doubt() || self.disbelieved;
+        let Check { interval, fast_interval, .. } = &self.checks[check];
+        let slot = &self.slots[check];
+        slot.last.map_or(slot.first, |last| last.plus(if fast { *fast_interval } else { *interval }))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that is known of one probe")]
+    fn observe(
+        &mut self,
+        node: NodeId,
+        id: &InstanceId,
+        sight: Sight,
+        lag: Duration,
+        check: usize,
+        outcome: &Outcome,
+        timing: Timing,
+    ) -> Option<String> {
+        let failed = *outcome != Outcome::Success;
+        let why = match (failed, trusted(&timing, lag), sight) {
+            (true, Err(distrust), _) => Some(distrust.to_string()),
+            (true, Ok(()), Sight::Lost { .. }) => Some("this node hears no quorum".to_owned()),
+            (true, Ok(()), Sight::Clear { .. }) | (false, ..) => None,
+        };
+        let news = why.is_some() && !self.disbelieved;
+        self.disbelieved = why.is_some();
+        match why {
+            Some(why) if news => return Some(format!("node {node} does not believe its probe of {id}: {why}")),
+            Some(_) => return None,
+            None => {}
+        }
+        let slot = &mut self.slots[check];
+        slot.heard = Some(timing.started);
+        if failed {
+            slot.failed = Some(timing.started);
+        }
+        self.detector.observe(&Observation::Probe { check, outcome }, timing.ended);
+        None
+    }
+
+    /// Whether enough has been heard by probes that began after `time`.
+    fn heard_enough(&self, time: LocalTime, evidence: &Evidence) -> bool {
+        let fresh = |heard: Option<LocalTime>| heard.is_some_and(|started| started >= time);
+        match self.detector.verdict() {
+            Verdict::Up | Verdict::Unknown => self.slots.iter().all(|slot| fresh(slot.heard)),
+            Verdict::Suspect | Verdict::Down => {
+                let named = self.checks.iter().any(|check| check.name == evidence.check);
+                let deciding = |check: &Check| !named || check.name == evidence.check;
+                self.checks.iter().zip(&self.slots).any(|(check, slot)| deciding(check) && fresh(slot.failed))
+            }
+        }
+    }
+
+    fn unheard(&self, now: LocalTime) -> bool {
+        self.checks.iter().zip(&self.slots).any(|(check, slot)| {
+            let patience = (check.interval.as_duration() + check.timeout.as_duration()) * UNHEARD_ROUNDS + UNHEARD_GRACE;
+            now.since(slot.heard.unwrap_or(self.asked)) > patience
+        })
+    }
+
+    fn silence(&self, now: LocalTime) -> Evidence {
+        let last = self.slots.iter().map(|slot| slot.heard.unwrap_or(self.asked)).min().unwrap_or(self.asked);
+        Evidence {
+            check: String::new(),
+            class: None,
+            detail: format!("no probe could be believed for {} ms", now.since(last).as_millis()),
+            streak: 0,
+            first_failure_age: None,
+        }
+    }
+}
