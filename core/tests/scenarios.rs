@@ -84,6 +84,16 @@ macro_rules! stories {
 }
 
 stories! {
+    breaker_closed_to_open_by_a_row
+    breaker_closed_to_open_by_rate
+    breaker_half_open_to_closed
+    breaker_half_open_to_open
+    breaker_late_generation
+    breaker_open_for_grows
+    breaker_open_to_half_open
+    breaker_reset
+    breaker_sequence
+    breaker_trials_bounded
     combination_all
     combination_any
     detector_accrual
