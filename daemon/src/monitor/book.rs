@@ -1,45 +1,42 @@
-//! The monitor's book: which instances are watched, what this node holds of each, and which verdicts must be proposed.
+//! The monitor's book: which instances this node watches, what it holds of each, and (in `say`) what it says of them.
 //!
 //! A plain state machine. Results, changes of the state and losses of sight come in; targets for the prober and records
 //! to propose go out. It is driven by levels, not by edges: what the detectors hold is compared with what is committed,
 //! so that a lost proposal, a lost event or a spell of being counted out heals by itself.
 //!
+//! Which instances: those that this node is assigned to, and those of which it still holds a committed verdict, since it
+//! stands in until the newly assigned have looked. A node that is counted out goes on watching what it would be assigned
+//! to if it were heard: it costs little, and when it is back it has looked already.
+//!
 //! What a node may say (I11): while it has no leader or hears nothing of a quorum, it may be the one that is cut off, so
 //! failures are not counted and nothing is proposed; when it sees again, a verdict counts only once a fresh probe has
-//! spoken for it. After a longer blindness, or a stop of the whole process, everything is unknown again.
+//! spoken for it. After a longer blindness, or a stop of the whole process, everything is unknown again. And while all
+//! that others see well fails to it, it accuses nobody (`baton_core::sight`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::command::{VerdictReport, VerdictsRecord};
+use baton_core::assign;
 use baton_core::detector::Detector;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
 use baton_core::policy::Spec;
 use baton_core::probe::{Health, LocalTime, Outcome, Verdict};
-use baton_core::state::{Change, Instance, Service, State};
+use baton_core::sight::SelfTrust;
+use baton_core::state::{AdminState, Change, Instance, Service, State};
 
 use super::Probing;
+use super::say::BACKOFF_MIN;
+use super::survey::Survey;
 use super::watch::{Key, PlanSet, Watch};
 use crate::prober::{ProbeResult, TargetId, spread};
-
-/// The most verdicts in one command: a log entry of a few hundred kilobytes at most.
-pub(crate) const REPORTS_MAX: usize = 500;
-
-/// How long an accepted proposal may take to be seen in this node's own state before it is made again.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
-
-/// The first wait after a proposal failed, and the longest; each failure doubles it. Short, because a failover may wait
-/// for this very verdict, and one try costs the cluster little.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A blindness longer than this makes everything unknown: what was seen before it says nothing about now.
 const FORGET_AFTER: Duration = Duration::from_secs(3);
 
 /// Whether this node may trust what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
+pub(super) enum Sight {
     /// It hears its quorum. Only probes begun after `since` count for a proposal.
     Clear { since: LocalTime },
     /// It does not, since then.
@@ -56,18 +53,28 @@ struct ServicePlans {
 /// What this node watches and holds.
 #[derive(Debug)]
 pub(crate) struct Book {
-    node: NodeId,
-    watches: BTreeMap<ServiceName, BTreeMap<InstanceId, Watch>>,
+    pub(super) node: NodeId,
+    /// The live nodes as of the last scan, and this one: they share the instances.
+    nodes: Vec<NodeId>,
+    pub(super) watches: BTreeMap<ServiceName, BTreeMap<InstanceId, Watch>>,
     plans: HashMap<ServiceName, ServicePlans>,
     by_target: HashMap<TargetId, (Key, usize)>,
     /// To be compared with what is committed.
-    dirty: BTreeSet<Key>,
+    pub(super) dirty: BTreeSet<Key>,
     /// Proposed, not yet found committed.
-    awaiting: BTreeSet<Key>,
-    sight: Sight,
-    backoff: Duration,
+    pub(super) awaiting: BTreeSet<Key>,
+    /// Held down, and not said to be until more is known.
+    pub(super) held_back: BTreeSet<Key>,
+    pub(super) sight: Sight,
+    /// Whether this node believes what it sees.
+    pub(super) trust: SelfTrust,
+    /// The last look around.
+    pub(super) survey: Option<Survey>,
+    /// How often it has looked around.
+    pub(super) surveys: usize,
+    pub(super) backoff: Duration,
     /// No proposal before this.
-    not_before: LocalTime,
+    pub(super) not_before: LocalTime,
 }
 
 impl Book {
@@ -75,12 +82,17 @@ impl Book {
     pub(crate) fn new(node: NodeId, now: LocalTime) -> Self {
         Self {
             node,
+            nodes: Vec::new(),
             watches: BTreeMap::new(),
             plans: HashMap::new(),
             by_target: HashMap::new(),
             dirty: BTreeSet::new(),
             awaiting: BTreeSet::new(),
+            held_back: BTreeSet::new(),
             sight: Sight::Lost { since: now, forgot: true },
+            trust: SelfTrust::default(),
+            survey: None,
+            surveys: 0,
             backoff: BACKOFF_MIN,
             not_before: now,
         }
@@ -90,6 +102,7 @@ impl Book {
 
     /// Compares everything: at the start, and when changes were missed.
     pub(crate) fn rescan(&mut self, state: &State, prober: &mut impl Probing) {
+        self.nodes = self.nodes_of(state);
         let gone: Vec<ServiceName> =
             self.watches.keys().filter(|name| !state.services.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -102,6 +115,10 @@ impl Book {
 
     /// Takes note of what changed in the state.
     pub(crate) fn changed(&mut self, state: &State, changes: &BTreeSet<Change>, prober: &mut impl Probing) {
+        if changes.iter().any(|change| matches!(change, Change::Node(_))) && self.nodes != self.nodes_of(state) {
+            // Another node was lost or is back: what each of the others watches may be another.
+            self.rescan(state, prober);
+        }
         for change in changes {
             match change {
                 Change::Meta | Change::Transition(_) => {}
@@ -166,34 +183,70 @@ impl Book {
         }
     }
 
+    /// The live nodes and this one.
+    fn nodes_of(&self, state: &State) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = state.live_nodes().collect();
+        if !nodes.contains(&self.node) {
+            nodes.push(self.node);
+        }
+        nodes
+    }
+
+    /// Whether this node watches an instance: it is assigned, or stands in until others have looked.
+    fn observes(&self, service: &Service, instance: &Instance) -> bool {
+        match instance.admin.state {
+            AdminState::Maintenance => return false,
+            AdminState::Enabled | AdminState::Draining | AdminState::Isolated => {}
+        }
+        let wanted = service.spec.detection.observers;
+        instance.verdicts.contains_key(&self.node)
+            || self.nodes.len() <= wanted as usize
+            || assign::observers_of(self.nodes.iter().copied(), &service.name, &instance.id, wanted)
+                .contains(&self.node)
+    }
+
     /// The checks of a service, made ready once for all its instances.
     fn plans_of(&mut self, service: &Service) -> Arc<PlanSet> {
-        if let Some(own) = self.plans.get_mut(&service.name) {
-            if Arc::ptr_eq(&own.spec, &service.spec) {
-                return own.plans.clone();
+        let (spec, known) = (&service.spec, self.plans.get_mut(&service.name));
+        if let Some(own) = known {
+            if !Arc::ptr_eq(&own.spec, spec) {
+                own.spec = spec.clone();
+                if !own.plans.is_of(&spec.checks, spec) {
+                    own.plans = Arc::new(PlanSet::of(&service.name, &spec.checks, spec, Some(&own.plans)));
+                }
             }
-            if own.plans.is_of(&service.spec.checks) {
-                own.spec = service.spec.clone();
-                return own.plans.clone();
-            }
+            return own.plans.clone();
         }
-        let plans = Arc::new(PlanSet::of(&service.name, &service.spec.checks));
-        let own = ServicePlans { spec: service.spec.clone(), plans: plans.clone() };
+        let plans = Arc::new(PlanSet::of(&service.name, &spec.checks, spec, None));
+        let own = ServicePlans { spec: spec.clone(), plans: plans.clone() };
         self.plans.insert(service.name.clone(), own);
         plans
     }
 
+    fn watch(&self, service: &ServiceName, id: &InstanceId) -> Option<&Watch> {
+        self.watches.get(service)?.get(id)
+    }
+
+    pub(super) fn watch_mut(&mut self, key: &Key) -> Option<&mut Watch> {
+        self.watches.get_mut(&key.0)?.get_mut(&key.1)
+    }
+
     fn instance_changed(&mut self, service: &Service, instance: &Instance, prober: &mut impl Probing) {
-        let known = self.watches.get(&service.name).and_then(|known| known.get(&instance.id));
-        let plans = match &instance.registration.overrides.checks {
-            None => self.plans_of(service),
-            Some(own) => match known {
-                Some(watch) if watch.plans.is_of(own) => watch.plans.clone(),
-                Some(_) | None => Arc::new(PlanSet::of(&service.name, own)),
-            },
+        if !self.observes(service, instance) {
+            self.instance_gone(&service.name, &instance.id, prober);
+            return;
+        }
+        let known = self.watch(&service.name, &instance.id).map(|watch| watch.plans.clone());
+        let plans = match (&instance.registration.overrides.checks, known) {
+            (None, _) => self.plans_of(service),
+            (Some(own), Some(known)) if known.is_of(own, &service.spec) => known,
+            (Some(own), known) => Arc::new(PlanSet::of(&service.name, own, &service.spec, known.as_deref())),
         };
-        let known = self.watches.get(&service.name).and_then(|known| known.get(&instance.id));
-        let same = known.is_some_and(|watch| watch.epoch == instance.epoch && Arc::ptr_eq(&watch.plans, &plans));
+        let key = (service.name.clone(), instance.id.clone());
+        let same = match self.watch_mut(&key).filter(|watch| watch.epoch == instance.epoch) {
+            Some(watch) => Arc::ptr_eq(&watch.plans, &plans) || watch.judge_by(prober, &plans),
+            None => false,
+        };
         let address = instance.registration.address.as_ref().filter(|_| !plans.is_empty());
         match address {
             Some(_) if same => {}
@@ -202,18 +255,17 @@ impl Book {
                 let node = self.node;
                 let hash = |check: &str| spread((node, service.name.as_str(), instance.id.as_str(), check));
                 let watch = Watch::begin(prober, instance.epoch, address, &plans, hash);
-                let key = (service.name.clone(), instance.id.clone());
                 for (check, target) in watch.targets().iter().enumerate() {
                     self.by_target.insert(*target, (key.clone(), check));
                 }
-                self.watches.entry(key.0).or_default().insert(key.1, watch);
+                self.watches.entry(key.0.clone()).or_default().insert(key.1.clone(), watch);
             }
             None => self.instance_gone(&service.name, &instance.id, prober),
         }
         let doubted = instance.health == Health::Suspect;
-        if let Some(watch) = self.watches.get_mut(&service.name).and_then(|known| known.get_mut(&instance.id)) {
+        if let Some(watch) = self.watch_mut(&key) {
             watch.set_doubted(prober, doubted);
-            self.dirty.insert((service.name.clone(), instance.id.clone()));
+            self.dirty.insert(key);
         }
     }
 
@@ -231,9 +283,14 @@ impl Book {
             // It is not counted, and it is not forgotten: the next look comes soon, however long the interval is.
             Ok(Outcome::Failure { .. }) if lost => watch.disbelieve(prober),
             Ok(outcome) => {
+                // Believed: from here on it counts.
                 let changed = watch.observe(prober, *check, outcome, result.timing.started, result.timing.ended);
                 if changed || !watch.settled {
                     self.dirty.insert(key.clone());
+                }
+                if self.survey.as_ref().is_some_and(|survey| survey.asked.contains(key)) {
+                    // One answer more to the question whether it is this node that is ill.
+                    self.dirty.append(&mut self.held_back);
                 }
             }
             Err(distrust) => {
@@ -286,110 +343,10 @@ impl Book {
     }
 
     fn forget(&mut self, prober: &mut impl Probing) {
+        self.trust = SelfTrust::default();
+        self.survey = None;
         for watch in self.watches.values_mut().flat_map(BTreeMap::values_mut) {
             watch.reset(prober);
-        }
-    }
-
-    // -- What is said -----------------------------------------------------------------------------------------------
-
-    /// Compares everything that is held with what is committed, at the next proposal.
-    pub(crate) fn compare_all(&mut self) {
-        for (name, known) in &self.watches {
-            self.dirty.extend(known.keys().map(|id| (name.clone(), id.clone())));
-        }
-    }
-
-    /// Compares again what was proposed a while ago and has not been seen since.
-    pub(crate) fn compare_overdue(&mut self, now: LocalTime) {
-        let overdue: Vec<Key> = self
-            .awaiting
-            .iter()
-            .filter(|(name, id)| {
-                let sent = self.watches.get(name).and_then(|known| known.get(id)).and_then(|watch| watch.sent);
-                sent.is_none_or(|(_, at)| now.since(at) >= CONFIRM_WITHIN)
-            })
-            .cloned()
-            .collect();
-        for key in overdue {
-            self.awaiting.remove(&key);
-            self.dirty.insert(key);
-        }
-    }
-
-    /// When there may be something to propose, if there may be.
-    pub(crate) fn wants_to_speak(&self) -> Option<LocalTime> {
-        match self.sight {
-            Sight::Clear { .. } if !self.dirty.is_empty() => Some(self.not_before),
-            Sight::Clear { .. } | Sight::Lost { .. } => None,
-        }
-    }
-
-    /// What to propose now: the verdicts that differ from the committed ones, at most [`REPORTS_MAX`] at once.
-    pub(crate) fn proposal(&mut self, state: &State, now: LocalTime) -> Option<VerdictsRecord> {
-        let Sight::Clear { since } = self.sight else { return None };
-        // One who is counted out is not asked. When the node counts again, a change of it brings everything up.
-        if !state.nodes.get(&self.node).is_some_and(|node| node.live) {
-            self.dirty.clear();
-            return None;
-        }
-        let mut verdicts = Vec::new();
-        while verdicts.len() < REPORTS_MAX
-            && let Some(key) = self.dirty.pop_first()
-        {
-            if let Some(report) = self.report(state, &key, since, now) {
-                verdicts.push(report);
-                self.awaiting.insert(key);
-            }
-        }
-        (!verdicts.is_empty()).then_some(VerdictsRecord { observer: self.node, verdicts })
-    }
-
-    /// What must be said about one instance. `None`: nothing, or nothing yet; whatever changes that makes it dirty again.
-    fn report(&mut self, state: &State, key: &Key, since: LocalTime, now: LocalTime) -> Option<VerdictReport> {
-        let watch = self.watches.get_mut(&key.0)?.get_mut(&key.1)?;
-        let instance = state.instance(&key.0, &key.1).filter(|instance| instance.epoch == watch.epoch)?;
-        let committed = instance.verdicts.get(&self.node).map_or(Verdict::Unknown, |record| record.verdict);
-        let unheard = watch.unheard_too_long(now);
-        if unheard && watch.detector().verdict() != Verdict::Unknown {
-            // Everything is to be earned again, by probes that can be believed.
-            watch.forget_verdict();
-        }
-        let verdict = watch.detector().verdict();
-        watch.settled = verdict == committed;
-        if watch.settled {
-            watch.sent = None;
-            self.awaiting.remove(key);
-            return None;
-        }
-        // Being unsure for a moment takes nothing back: the committed verdict stays until fresh probes have spoken. But
-        // a node that has believed none of its probes for long says that it does not know.
-        if !unheard && (verdict == Verdict::Unknown || !watch.heard_enough_since(since, now)) {
-            return None;
-        }
-        if watch.sent.is_some_and(|(sent, at)| sent == verdict && now.since(at) < CONFIRM_WITHIN) {
-            self.awaiting.insert(key.clone());
-            return None;
-        }
-        watch.sent = Some((verdict, now));
-        let evidence = if unheard { watch.silence(now) } else { watch.detector().evidence(now) };
-        Some(VerdictReport { service: key.0.clone(), instance: key.1.clone(), epoch: watch.epoch, verdict, evidence })
-    }
-
-    /// The last proposal was accepted.
-    pub(crate) fn accepted(&mut self) {
-        self.backoff = BACKOFF_MIN;
-    }
-
-    /// The last proposal failed, or may have: only what is held now will be said, a little later.
-    pub(crate) fn failed(&mut self, now: LocalTime) {
-        self.not_before = now.plus(self.backoff);
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        for key in std::mem::take(&mut self.awaiting) {
-            if let Some(watch) = self.watches.get_mut(&key.0).and_then(|known| known.get_mut(&key.1)) {
-                watch.sent = None;
-            }
-            self.dirty.insert(key);
         }
     }
 }

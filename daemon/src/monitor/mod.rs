@@ -1,8 +1,11 @@
 //! The monitor: `ProbeResult`s in, proposed verdicts out. It tells the prober what to probe, by what the state says, and
-//! tells the cluster what this node holds of each instance. The deciding is in `book`; here is only the loop that carries
-//! news to it and proposals from it. Health is not computed here: `apply` counts it from every observer's verdicts.
+//! tells the cluster what this node holds of each instance. The deciding is in `book` and `say`; here is only the loop that
+//! carries news to them and proposals from them. Health is not computed here: `apply` counts it from every observer's verdicts.
 
 mod book;
+mod heard;
+mod say;
+mod survey;
 mod watch;
 
 #[cfg(test)]
@@ -14,16 +17,17 @@ use std::time::Duration;
 
 use baton_core::command::{Command, Reply};
 use baton_core::id::NodeId;
-use baton_core::probe::{LocalTime, Verdict};
+use baton_core::probe::LocalTime;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::consensus::{Consensus, Leadership, ProposeError};
-use crate::prober::{Clock, LagMeter, Pace, Prober, Target, TargetId};
+use crate::consensus::{Consensus, Leadership};
+use crate::prober::{Clock, LagMeter, Pace, ProbeConfig, Prober, Target, TargetId};
 use crate::store::Changed;
 use book::Book;
+use heard::{Patience, Unsaid, say};
 
 /// How long verdicts are gathered before they are proposed: many instances fail together, and one entry carries them all.
 const GATHER: Duration = Duration::from_millis(10);
@@ -34,11 +38,6 @@ const VITALS_EVERY: Duration = Duration::from_millis(100);
 /// A node that has heard nothing of its quorum for so long may be cut off. Four of Raft's heartbeats, and no longer than
 /// three failures take at the usual fast pace: a node that is cut off notices before it accuses anybody.
 const SILENCE_MAX: Duration = Duration::from_millis(400);
-
-/// Before it accuses, a node makes sure that its quorum hears it, and gives that so long; twice as long after each time in
-/// vain, since a slow network or disk is no reason to accuse nobody for ever. (The barrier itself gives up within 2 s.)
-const HEARD_WITHIN: Duration = Duration::from_millis(300);
-const HEARD_WITHIN_MAX: Duration = Duration::from_millis(2_400);
 
 /// A stop of the whole process of at least this length makes everything it held unknown. Shorter ones only spoil the
 /// probes that were under way.
@@ -79,12 +78,12 @@ impl Probing for Prober {
 }
 
 /// Probes every instance and proposes what this node holds of it, until told to stop.
-pub(crate) async fn run(node_id: NodeId, consensus: Consensus, shutdown: CancellationToken) {
+pub(crate) async fn run(node_id: NodeId, probe: ProbeConfig, consensus: Consensus, shutdown: CancellationToken) {
     let clock = Clock;
     let lag = LagMeter::start(clock);
     let monitor = Monitor {
         book: Book::new(node_id, clock.now()),
-        prober: Prober::start(clock, lag.clone()),
+        prober: Prober::start(clock, lag.clone(), &probe),
         clock,
         lag,
         consensus,
@@ -93,23 +92,12 @@ pub(crate) async fn run(node_id: NodeId, consensus: Consensus, shutdown: Cancell
         compared_all: clock.now(),
         proposal: None,
         speak_at: None,
-        patience: HEARD_WITHIN,
+        patience: Patience::default(),
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = monitor.watch() => {}
     }
-}
-
-/// Why verdicts were not recorded.
-#[derive(Debug, thiserror::Error)]
-enum Unsaid {
-    /// The quorum did not hear this node when it was about to accuse.
-    #[error("no quorum heard this node before it could accuse anybody")]
-    Unheard,
-    /// They were proposed in vain.
-    #[error(transparent)]
-    Failed(#[from] ProposeError),
 }
 
 /// The loop and what it holds.
@@ -128,7 +116,7 @@ struct Monitor {
     /// When to propose what has been gathered.
     speak_at: Option<LocalTime>,
     /// How long the quorum gets to hear this node before it accuses.
-    patience: Duration,
+    patience: Patience,
 }
 
 impl Monitor {
@@ -203,7 +191,9 @@ impl Monitor {
         let fresh = self.consensus.staleness().is_some_and(|silence| silence <= SILENCE_MAX);
         match leadership.leader.filter(|_| fresh) {
             None => {
-                self.led = None;
+                if self.led.take().is_some() {
+                    metrics::counter!("baton_monitor_self_doubts_total", "reason" => "quorum").increment(1);
+                }
                 if self.proposal.take().is_some() {
                     // What is still on its way was seen by one who may have been cut off already.
                     self.book.failed(now);
@@ -228,9 +218,13 @@ impl Monitor {
         self.looked_at_vitals = now;
         metrics::gauge!("baton_node_lag_seconds").set(stop.as_secs_f64());
         if stop >= STOOD_STILL {
+            metrics::counter!("baton_monitor_self_doubts_total", "reason" => "stood_still").increment(1);
             self.book.stood_still(now, stop, &mut self.prober);
         }
         self.look_at_quorum(leadership);
+        let view = self.consensus.reader().view();
+        self.book.examine_itself(&view.state, now, &mut self.prober);
+        self.tell_trust();
         self.book.compare_overdue(now);
         if now.since(self.compared_all) >= COMPARE_ALL_EVERY {
             self.compared_all = now;
@@ -250,31 +244,33 @@ impl Monitor {
     fn speak(&mut self) {
         self.speak_at = None;
         let view = self.consensus.reader().view();
-        let Some(record) = self.book.proposal(&view.state, self.clock.now()) else { return };
+        let proposal = self.book.proposal(&view.state, self.clock.now(), &mut self.prober);
+        self.tell_trust();
+        let Some(record) = proposal else { return };
         let said = u64::try_from(record.verdicts.len()).unwrap_or(u64::MAX);
         metrics::counter!("baton_verdicts_proposed_total").increment(said);
         let consensus = self.consensus.clone();
-        let accuses = record.verdicts.iter().any(|report| match report.verdict {
-            Verdict::Suspect | Verdict::Down => true,
-            Verdict::Up | Verdict::Unknown => false,
-        });
         let patience = self.patience;
         self.proposal = Some(
             async move {
-                // Whoever is cut off sees everything fail. So the quorum must hear this node after what it saw.
-                if accuses && !matches!(tokio::time::timeout(patience, consensus.barrier()).await, Ok(Ok(()))) {
-                    return Err(Unsaid::Unheard);
-                }
-                Ok(consensus.propose(Command::VerdictsRecord(record)).await?)
+                let propose = async |record| consensus.propose(Command::VerdictsRecord(record)).await;
+                say(record, patience, consensus.barrier(), propose).await
             }
             .boxed(),
         );
     }
 
+    /// Whether what this node says can be believed, in its own opinion.
+    fn tell_trust(&self) {
+        let trusts = |yes: bool| if yes { 1.0 } else { 0.0 };
+        metrics::gauge!("baton_monitor_trusts_itself", "reason" => "sight").set(trusts(self.book.trusts_itself()));
+        metrics::gauge!("baton_monitor_trusts_itself", "reason" => "quorum").set(trusts(self.led.is_some()));
+    }
+
     fn take_answer(&mut self, answer: Result<Reply, Unsaid>) {
         match answer {
             Ok(Ok(_)) => {
-                self.patience = HEARD_WITHIN;
+                self.patience.heard();
                 self.book.accepted();
             }
             Ok(Err(refusal)) => {
@@ -288,10 +284,9 @@ impl Monitor {
                 match error {
                     // It may have been cut off while it looked: only what it sees from now on counts.
                     Unsaid::Unheard => {
-                        if self.patience == HEARD_WITHIN {
+                        if self.patience.unheard() {
                             tracing::warn!("{error}: what it saw is looked at again, and the quorum gets more time");
                         }
-                        self.patience = (self.patience * 2).min(HEARD_WITHIN_MAX);
                         self.book.doubt_itself(self.clock.now(), &mut self.prober);
                     }
                     Unsaid::Failed(_) => {}

@@ -15,7 +15,8 @@ use baton_core::state::{Change, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
 use super::Probing;
-use super::book::{Book, REPORTS_MAX};
+use super::book::Book;
+use super::say::REPORTS_MAX;
 use crate::prober::{Pace, ProbeResult, Target, TargetId};
 
 /// Remembers what it was asked.
@@ -150,7 +151,7 @@ impl World {
     fn proposal(&mut self) -> Option<VerdictsRecord> {
         let now = self.local();
         self.book.wants_to_speak().filter(|at| *at <= now)?;
-        self.book.proposal(&self.state, now)
+        self.book.proposal(&self.state, now, &mut self.prober)
     }
 
     /// Proposes what there is, commits it, and answers the verdicts.

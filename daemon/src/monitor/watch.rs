@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_core::detector::{CheckSet, Detector, Observation, Rule};
 use baton_core::id::{InstanceId, Revision, ServiceName};
-use baton_core::policy::{Address, Check};
+use baton_core::policy::{Address, Check, Combine, ErrorRate, RecoveryStrategy, Spec};
 use baton_core::probe::{Evidence, LocalTime, Outcome, Verdict};
 
 use super::Probing;
@@ -16,16 +16,44 @@ const UNHEARD_ROUNDS: u32 = 3;
 /// What it gets beside them: short checks must not run out of patience in a busy second.
 const UNHEARD_GRACE: Duration = Duration::from_secs(3);
 
-/// Checks made ready to run, shared by all instances that are probed by them.
+/// What other observers get, beside the time of one look, to look into a doubt of this node: it has to reach them, and
+/// what they then see has to come back. A few commits, on a busy machine.
+const LOOKED_INTO_GRACE: Duration = Duration::from_millis(500);
+
+/// What a spec says of judging an instance, beside its checks.
+#[derive(Clone, Debug, PartialEq)]
+struct Judging {
+    combine: Combine,
+    error_rate: ErrorRate,
+    /// Good probes wanted beyond `rise` when it comes back.
+    extra: u32,
+}
+
+impl Judging {
+    fn of(spec: &Spec) -> Self {
+        Self {
+            combine: spec.detection.combine,
+            error_rate: spec.detection.error_rate.clone(),
+            extra: match spec.recovery.strategy {
+                RecoveryStrategy::Probing => spec.recovery.probes,
+                RecoveryStrategy::Immediate | RecoveryStrategy::Gradual => 0,
+            },
+        }
+    }
+}
+
+/// Checks made ready to run and how to judge by them, shared by all instances that are probed by them.
 #[derive(Debug)]
 pub(crate) struct PlanSet {
     source: Vec<Check>,
     plans: Vec<Arc<CheckPlan>>,
+    judging: Judging,
 }
 
 impl PlanSet {
-    /// Makes checks ready. One that this version does not run is left out: it neither clears nor accuses an instance.
-    pub(crate) fn of(service: &ServiceName, checks: &[Check]) -> Self {
+    /// Makes checks ready, or takes them from `old` where they are the same. A check that this version does not run is
+    /// left out: it neither clears nor accuses an instance.
+    pub(crate) fn of(service: &ServiceName, checks: &[Check], spec: &Spec, old: Option<&Self>) -> Self {
         let plan = |check: &Check| match CheckPlan::of(check) {
             Ok(plan) => plan.map(Arc::new),
             Err(error) => {
@@ -34,17 +62,38 @@ impl PlanSet {
                 None
             }
         };
-        Self { source: checks.to_vec(), plans: checks.iter().filter_map(plan).collect() }
+        let plans = match old.filter(|old| old.source == checks) {
+            Some(old) => old.plans.clone(),
+            None => checks.iter().filter_map(plan).collect(),
+        };
+        Self { source: checks.to_vec(), plans, judging: Judging::of(spec) }
     }
 
-    /// Whether these are the checks it was made of.
-    pub(crate) fn is_of(&self, checks: &[Check]) -> bool {
-        self.source == checks
+    /// Whether it was made of these checks and says to judge as this spec does.
+    pub(crate) fn is_of(&self, checks: &[Check], spec: &Spec) -> bool {
+        self.source == checks && self.judging == Judging::of(spec)
+    }
+
+    /// Whether both are the very same checks, made ready once.
+    fn same_checks(&self, other: &Self) -> bool {
+        self.plans.len() == other.plans.len()
+            && self.plans.iter().zip(&other.plans).all(|(own, other)| Arc::ptr_eq(own, other))
     }
 
     /// Whether there is anything to probe by.
     pub(crate) fn is_empty(&self) -> bool {
         self.plans.is_empty()
+    }
+
+    /// A detector that has seen nothing.
+    fn detector(&self) -> CheckSet {
+        CheckSet::new(self.plans.iter().map(|plan| Rule {
+            check: plan.name.clone(),
+            connect_only: matches!(plan.kind, PlanKind::Tcp),
+            rise: plan.rise,
+            fall: plan.fall,
+            extra: self.judging.extra,
+        }))
     }
 }
 
@@ -64,6 +113,10 @@ pub(crate) struct Watch {
     heard: Vec<Option<LocalTime>>,
     /// When the last believed failure of each check began.
     failed: Vec<Option<LocalTime>>,
+    /// When the probe began by which it came to be held failing; none while it is not.
+    failing_since: Option<LocalTime>,
+    /// When this node's own doubt or accusation was first found committed; none while there is none.
+    accused_at: Option<LocalTime>,
     /// Whether another observer doubts it.
     doubted: bool,
     pace: Pace,
@@ -86,21 +139,16 @@ impl Watch {
             prober.insert(Target { address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
         };
         let targets: Vec<TargetId> = plans.plans.iter().map(target).collect();
-        let rule = |plan: &Arc<CheckPlan>| Rule {
-            check: plan.name.clone(),
-            connect_only: matches!(plan.kind, PlanKind::Tcp),
-            rise: plan.rise,
-            fall: plan.fall,
-            extra: 0,
-        };
         Self {
             epoch,
             asked: None,
             heard: vec![None; targets.len()],
             failed: vec![None; targets.len()],
             targets,
-            detector: CheckSet::new(plans.plans.iter().map(rule)),
+            detector: plans.detector(),
             plans: plans.clone(),
+            failing_since: None,
+            accused_at: None,
             doubted: false,
             pace: Pace::Fast,
             settled: false,
@@ -135,8 +183,62 @@ impl Watch {
             (Outcome::Failure { .. }, Some(failed)) => *failed = Some(started),
             (Outcome::Failure { .. } | Outcome::Success, _) => {}
         }
+        if changed {
+            self.failing_since = self.is_failing().then(|| self.failing_since.unwrap_or(started));
+        }
         self.keep_pace(prober);
         changed
+    }
+
+    /// Whether it is held for failing.
+    pub(crate) fn is_failing(&self) -> bool {
+        match self.detector.verdict() {
+            Verdict::Suspect | Verdict::Down => true,
+            Verdict::Up | Verdict::Unknown => false,
+        }
+    }
+
+    /// When the probe began by which it came to be held failing.
+    pub(crate) fn failing_since(&self) -> Option<LocalTime> {
+        self.failing_since
+    }
+
+    /// Whether the last look that began at `time` or later failed: by any check. `None` until every check has looked.
+    pub(crate) fn look_since(&self, time: LocalTime) -> Option<bool> {
+        let fresh = |look: &Option<LocalTime>| look.is_some_and(|began| began >= time);
+        let failed = self.heard.iter().zip(&self.failed).any(|(heard, failed)| fresh(failed) && heard == failed);
+        (failed || self.heard.iter().all(fresh)).then_some(failed)
+    }
+
+    /// The longest that one look at it takes.
+    pub(crate) fn longest_look(&self) -> Duration {
+        self.plans.plans.iter().map(|plan| plan.timeout).max().unwrap_or_default()
+    }
+
+    /// Takes note of what is committed as this node's own verdict.
+    pub(crate) fn note_committed(&mut self, committed: Verdict, now: LocalTime) {
+        self.accused_at = match committed {
+            Verdict::Suspect | Verdict::Down => Some(self.accused_at.unwrap_or(now)),
+            Verdict::Up | Verdict::Unknown => None,
+        };
+    }
+
+    /// Whether other observers have had the time to look into what this node says against it.
+    pub(crate) fn looked_into(&self, now: LocalTime) -> bool {
+        let enough = self.longest_look() + LOOKED_INTO_GRACE;
+        self.accused_at.is_some_and(|since| now.since(since) >= enough)
+    }
+
+    /// Judges by another plan with the same checks: what was seen is forgotten, what is probed goes on. Answers whether
+    /// that could be done.
+    pub(crate) fn judge_by(&mut self, prober: &mut impl Probing, plans: &Arc<PlanSet>) -> bool {
+        let same_checks = self.plans.same_checks(plans);
+        if same_checks {
+            self.plans = plans.clone();
+            self.detector = plans.detector();
+            self.reset(prober);
+        }
+        same_checks
     }
 
     /// An outcome could not be believed: look again soon, for something may have gone unseen.
@@ -175,6 +277,7 @@ impl Watch {
     /// Forgets what was held, not when it was heard.
     pub(crate) fn forget_verdict(&mut self) {
         self.detector.reset();
+        self.failing_since = None;
     }
 
     /// The evidence of one who knows nothing.
@@ -211,6 +314,7 @@ impl Watch {
         self.detector.reset();
         self.heard.fill(None);
         self.failed.fill(None);
+        self.failing_since = None;
         self.asked = None;
         self.settled = false;
         self.keep_pace(prober);
