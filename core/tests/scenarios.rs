@@ -16,6 +16,7 @@ mod scenarios {
     pub(crate) mod judge;
     pub(crate) mod laws;
     pub(crate) mod observer;
+    pub(crate) mod say;
     pub(crate) mod script;
     pub(crate) mod story;
     pub(crate) mod tell;

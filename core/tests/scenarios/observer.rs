@@ -1,23 +1,24 @@
-//! One node as an observer: its probes, its trust in itself, its detectors, and what it proposes. The detectors and the
-//! rule of trust are the core's own; the pace and the comparison with what is committed are those of the daemon's monitor,
-//! played without sockets.
+//! One node as an observer: its probes, when they are believed, and its detectors. These and the rule of trust are the
+//! core's own; the pace is that of the daemon's monitor, played without sockets. What it says of it is in `say`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_core::command::{VerdictReport, VerdictsRecord};
+use baton_core::command::VerdictsRecord;
 use baton_core::detector::{Detector, Observation, ProbeDetector, Rule};
 use baton_core::id::{InstanceId, NodeId, Revision};
 use baton_core::policy::{Check, CheckKind, RecoveryStrategy};
 use baton_core::probe::{Evidence, Health, LocalTime, Outcome, Timing, Verdict, trusted};
+use baton_core::sight::SelfTrust;
 use baton_core::state::{Instance, Service, State};
 use baton_core::time::ClusterTime;
 
 use super::directive::{Late, Seen};
+use super::say::Survey;
 
 /// Rounds of a check without a believed probe after which the node no longer knows, and the grace on top.
 const UNHEARD_ROUNDS: u32 = 3;
-const UNHEARD_GRACE: Duration = Duration::from_millis(500);
+const UNHEARD_GRACE: Duration = Duration::from_secs(3);
 
 /// A blindness longer than this makes everything unknown.
 const FORGET_AFTER: Duration = Duration::from_secs(3);
@@ -41,21 +42,25 @@ struct Slot {
 
 /// One instance as this node sees it.
 #[derive(Debug)]
-struct Watch {
-    epoch: Revision,
+pub(super) struct Watch {
+    pub(super) epoch: Revision,
     checks: Vec<Check>,
-    detector: ProbeDetector,
+    pub(super) detector: ProbeDetector,
     slots: Vec<Slot>,
     doubted: bool,
     asked: LocalTime,
-    sent: Option<Verdict>,
+    pub(super) sent: Option<Verdict>,
+    /// When the probe began by which it came to be held failing.
+    pub(super) failing_since: Option<LocalTime>,
+    /// Since when this node's word against it is committed.
+    pub(super) accused_at: Option<LocalTime>,
     /// Whether the last probe was not believed: said once a row.
     disbelieved: bool,
 }
 
 /// Whether the node hears its quorum.
 #[derive(Clone, Copy, Debug)]
-enum Sight {
+pub(super) enum Sight {
     Clear { since: LocalTime },
     Lost { since: LocalTime, forgot: bool },
 }
@@ -70,9 +75,15 @@ pub(crate) struct Observer {
     pub(crate) silent_since: Option<ClusterTime>,
     /// What it proposed and nobody has received yet.
     pub(crate) held: Option<Vec<VerdictsRecord>>,
-    sight: Sight,
-    weather: BTreeMap<InstanceId, Vec<Seen>>,
-    watches: BTreeMap<InstanceId, Watch>,
+    pub(super) sight: Sight,
+    pub(super) weather: BTreeMap<InstanceId, Vec<Seen>>,
+    pub(super) watches: BTreeMap<InstanceId, Watch>,
+    /// Whether it believes what it sees.
+    pub(super) trust: SelfTrust,
+    /// The last look around.
+    pub(super) survey: Option<Survey>,
+    /// When it last thought about what to say.
+    pub(super) spoke_at: LocalTime,
 }
 
 impl Observer {
@@ -86,12 +97,21 @@ impl Observer {
             sight: Sight::Clear { since: LocalTime::default() },
             weather: BTreeMap::new(),
             watches: BTreeMap::new(),
+            trust: SelfTrust::default(),
+            survey: None,
+            spoke_at: LocalTime::default(),
         }
     }
 
-    fn local(&self, at: ClusterTime) -> LocalTime {
+    pub(super) fn local(&self, at: ClusterTime) -> LocalTime {
         let origin = ORIGIN * u32::try_from(self.node).unwrap_or(u32::MAX);
         LocalTime(origin + Duration::from_millis(at.0))
+    }
+
+    /// The decision clock when this node's own clock shows `at`.
+    pub(super) fn cluster(&self, at: LocalTime) -> ClusterTime {
+        let since = at.since(self.local(ClusterTime(0)));
+        ClusterTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// From now on every probe goes like this.
@@ -144,7 +164,7 @@ impl Observer {
                 None => weather(&self.weather, id, &watch.checks[check]).map(|_| watch.due(check)),
             })
         });
-        slots.min().map(|at| at.max(now))
+        slots.chain(self.wants_to_speak()).min().map(|at| at.max(now))
     }
 
     /// Does what is due. Answers what is worth telling.
@@ -244,45 +264,9 @@ impl Observer {
     }
 
     fn forget(&mut self, now: LocalTime) {
-        for watch in self.watches.values_mut() {
-            watch.detector.reset();
-            watch.asked = now;
-            for slot in &mut watch.slots {
-                (slot.heard, slot.failed) = (None, None);
-            }
-        }
-    }
-
-    /// The verdicts that differ from what is committed of this node.
-    pub(crate) fn proposal(&mut self, state: &State, service: &Service, now: ClusterTime) -> Option<VerdictsRecord> {
-        let Sight::Clear { since } = self.sight else { return None };
-        if self.stopped || !state.nodes.get(&self.node).is_some_and(|node| node.live) {
-            return None;
-        }
-        let local = self.local(now);
-        let mut verdicts = Vec::new();
-        for (id, watch) in &mut self.watches {
-            let Some(instance) = service.instances.get(id) else { continue };
-            let committed = instance.verdicts.get(&self.node).map_or(Verdict::Unknown, |record| record.verdict);
-            let unheard = self.weather.contains_key(id) && watch.unheard(local);
-            let mut evidence = watch.detector.evidence(local);
-            if unheard {
-                watch.detector.reset();
-                evidence = watch.silence(local);
-            }
-            let verdict = watch.detector.verdict();
-            if verdict == committed {
-                watch.sent = None;
-                continue;
-            }
-            let may = unheard || (verdict != Verdict::Unknown && watch.heard_enough(since, &evidence));
-            if may && watch.sent != Some(verdict) {
-                watch.sent = Some(verdict);
-                let (service, instance, epoch) = (service.name.clone(), id.clone(), watch.epoch);
-                verdicts.push(VerdictReport { service, instance, epoch, verdict, evidence });
-            }
-        }
-        (!verdicts.is_empty()).then_some(VerdictsRecord { observer: self.node, verdicts })
+        self.trust = SelfTrust::default();
+        self.survey = None;
+        self.watches.values_mut().for_each(|watch| watch.forget(now));
     }
 }
 
@@ -315,6 +299,8 @@ impl Watch {
             doubted: false,
             asked,
             sent: None,
+            failing_since: None,
+            accused_at: None,
             disbelieved: false,
         }
     }
@@ -356,12 +342,48 @@ impl Watch {
         if failed {
             slot.failed = Some(timing.started);
         }
-        self.detector.observe(&Observation::Probe { check, outcome }, timing.ended);
+        if self.detector.observe(&Observation::Probe { check, outcome }, timing.ended).is_some() {
+            self.failing_since = self.is_failing().then(|| self.failing_since.unwrap_or(timing.started));
+        }
         None
     }
 
+    /// Forgets what was seen.
+    pub(super) fn forget(&mut self, now: LocalTime) {
+        self.detector.reset();
+        self.failing_since = None;
+        self.asked = now;
+        for slot in &mut self.slots {
+            (slot.heard, slot.failed) = (None, None);
+        }
+    }
+
+    /// Whether it is held for failing.
+    pub(super) fn is_failing(&self) -> bool {
+        matches!(self.detector.verdict(), Verdict::Suspect | Verdict::Down)
+    }
+
+    /// Whether the last look that began at `time` or later failed. `None` until every check has looked.
+    pub(super) fn look_since(&self, time: LocalTime) -> Option<bool> {
+        let fresh = |look: Option<LocalTime>| look.is_some_and(|began| began >= time);
+        let failed = self.slots.iter().any(|slot| fresh(slot.failed) && slot.heard == slot.failed);
+        (failed || self.slots.iter().all(|slot| fresh(slot.heard))).then_some(failed)
+    }
+
+    /// The longest that one look at it takes.
+    pub(super) fn longest_look(&self) -> Duration {
+        self.checks.iter().map(|check| check.timeout.as_duration()).max().unwrap_or_default()
+    }
+
+    /// Probes it at once.
+    pub(super) fn hurry(&mut self, now: ClusterTime) {
+        for slot in &mut self.slots {
+            (slot.first, slot.last) = (now, None);
+        }
+    }
+
     /// Whether enough has been heard by probes that began after `time`.
-    fn heard_enough(&self, time: LocalTime, evidence: &Evidence) -> bool {
+    pub(super) fn heard_enough(&self, time: LocalTime, evidence: &Evidence) -> bool {
         let fresh = |heard: Option<LocalTime>| heard.is_some_and(|started| started >= time);
         match self.detector.verdict() {
             Verdict::Up | Verdict::Unknown => self.slots.iter().all(|slot| fresh(slot.heard)),
@@ -373,14 +395,17 @@ impl Watch {
         }
     }
 
-    fn unheard(&self, now: LocalTime) -> bool {
-        self.checks.iter().zip(&self.slots).any(|(check, slot)| {
+    pub(super) fn unheard(&self, now: LocalTime) -> bool {
+        // A silent check says nothing against one that was heard and accuses.
+        let deciding = self.is_failing().then(|| self.detector.evidence(now).check);
+        let named = |check: &Check| deciding.as_ref().is_none_or(|deciding| check.name == *deciding);
+        self.checks.iter().zip(&self.slots).filter(|(check, _)| named(check)).any(|(check, slot)| {
             let patience = (check.interval.as_duration() + check.timeout.as_duration()) * UNHEARD_ROUNDS + UNHEARD_GRACE;
             now.since(slot.heard.unwrap_or(self.asked)) > patience
         })
     }
 
-    fn silence(&self, now: LocalTime) -> Evidence {
+    pub(super) fn silence(&self, now: LocalTime) -> Evidence {
         let last = self.slots.iter().map(|slot| slot.heard.unwrap_or(self.asked)).min().unwrap_or(self.asked);
         Evidence {
             check: String::new(),

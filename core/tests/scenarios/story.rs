@@ -495,7 +495,9 @@ impl Story {
             let service = self.service()?;
             let Some(observer) = self.nodes.get_mut(&node) else { continue };
             observer.sync(&self.log.state, &service, now);
-            let Some(record) = observer.proposal(&self.log.state, &service, now) else { continue };
+            let (record, told) = observer.proposal(&self.log.state, &service, now);
+            told.into_iter().for_each(|line| self.teller.remark(now, line));
+            let Some(record) = record else { continue };
             match &mut observer.held {
                 Some(held) => held.push(record),
                 None => {
@@ -509,9 +511,11 @@ impl Story {
             let (Ok(service), Ok(instance)) = (self.service(), self.instance(id)) else { continue };
             let Some(judge) = self.judges.get_mut(id) else { continue };
             if let Some(command) = judge.proposal(&service, &instance, now) {
+                // Calls were told: that is behind it. A judgement that is not taken would be proposed for ever.
+                let calls = !matches!(command, Command::JudgementsRecord(_));
                 let before = self.log.state.meta.revision;
                 self.propose(command)?;
-                moved |= self.log.state.meta.revision != before;
+                moved |= calls || self.log.state.meta.revision != before;
             }
         }
         let plan = plan_service(&self.log.state, &*self.service()?, now, self.log.state.meta.revision);
