@@ -85,6 +85,8 @@ macro_rules! stories {
 }
 
 stories! {
+    all_observers_blind
+    blind_observer
     breaker_closed_to_open_by_a_row
     breaker_closed_to_open_by_rate
     breaker_half_open_to_closed
@@ -95,14 +97,37 @@ stories! {
     breaker_reset
     breaker_sequence
     breaker_trials_bounded
+    clock_jumps_ahead
+    clock_stands_still
     combination_all
     combination_any
+    deregister_after
     detector_accrual
     detector_consecutive
     detector_error_rate
     detector_health_check
     detector_slow
     detector_timeout
+    draining
+    failover_probes
+    flapping
+    grey_failure
+    isolation
+    late_probes
+    late_results
+    late_session
+    maintenance
+    mass_failure
+    node_stalls
+    observers_reassigned
+    one_way_cut
+    operator_reset
+    quorum_number
+    recovery_gradual
+    recovery_immediate
+    recovery_probing
+    self_doubt
+    veto
 }
 
 #[test]

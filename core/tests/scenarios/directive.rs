@@ -152,9 +152,10 @@ fn order(input: &Input<'_>) -> Result<Order, String> {
 }
 
 fn directive(line: &str, more: &[&str]) -> Result<Directive, String> {
-    let (head, tail) = match line.split_once(':') {
-        Some((head, tail)) => (head, Some(tail.trim())),
-        None => (line, None),
+    let (head, tail) = match (line.split_once(": "), line.strip_suffix(':')) {
+        (Some((head, tail)), _) => (head, Some(tail.trim())),
+        (None, Some(head)) => (head, Some("")),
+        (None, None) => (line, None),
     };
     let words: Vec<&str> = head.split_whitespace().collect();
     if let ["service", name] = words[..] {

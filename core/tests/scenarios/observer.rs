@@ -29,10 +29,10 @@ const ORIGIN: Duration = Duration::from_secs(3_600);
 /// One check's probes.
 #[derive(Debug, Default)]
 struct Slot {
-    /// When the next one is due where none was made yet.
-    first: ClusterTime,
+    /// When the next one is due.
+    due: ClusterTime,
     /// When the last one began.
-    last: Option<ClusterTime>,
+    began: ClusterTime,
     /// The one under way: when it was due, began and ends, and what will come of it.
     flight: Option<(ClusterTime, ClusterTime, ClusterTime, Outcome)>,
     /// When the last believed one began, and the last believed failure.
@@ -123,13 +123,16 @@ impl Observer {
         known.push(seen.clone());
         if began && let Some(watch) = self.watches.get_mut(id) {
             let first = ClusterTime(now.0 + (self.node - 1) * 100);
-            watch.slots.iter_mut().for_each(|slot| slot.first = first);
+            watch.slots.iter_mut().for_each(|slot| slot.due = first);
             watch.asked = local;
         }
     }
 
     /// Watches what it is asked to watch, by the state of now.
     pub(crate) fn sync(&mut self, state: &State, service: &Service, now: ClusterTime) {
+        if self.stopped {
+            return;
+        }
         let asked = |instance: &Instance| {
             state.observers_of(service, instance).contains(&self.node) || instance.verdicts.contains_key(&self.node)
         };
@@ -149,6 +152,7 @@ impl Observer {
             let first = ClusterTime(now.0 + (self.node - 1) * 100);
             let watch = self.watches.entry(id.clone()).or_insert_with(|| Watch::new(service, instance, local, first));
             watch.doubted = instance.health == Health::Suspect;
+            watch.keep_pace(now);
         }
     }
 
@@ -161,7 +165,7 @@ impl Observer {
         let slots = watches.flat_map(|(id, watch)| {
             watch.slots.iter().enumerate().filter_map(move |(check, slot)| match &slot.flight {
                 Some((.., ends, _)) => Some(*ends),
-                None => weather(&self.weather, id, &watch.checks[check]).map(|_| watch.due(check)),
+                None => weather(&self.weather, id, &watch.checks[check]).map(|_| slot.due),
             })
         });
         slots.chain(self.wants_to_speak()).min().map(|at| at.max(now))
@@ -183,26 +187,24 @@ impl Observer {
         }
         for (id, watch) in &mut self.watches {
             for check in 0..watch.slots.len() {
-                let ended = watch.slots[check].flight.take_if(|(.., ends, _)| *ends <= now);
+                let interval = watch.checks[check].interval;
+                let timeout = watch.checks[check].timeout;
+                let slot = &mut watch.slots[check];
+                let ended = slot.flight.take_if(|(.., ends, _)| *ends <= now);
                 let began = match ended {
-                    Some((due, started, _, outcome)) => Some((due, started, outcome)),
-                    None if watch.slots[check].flight.is_some() => None,
-                    None => {
-                        let due = watch.due(check);
-                        let seen = weather(&self.weather, id, &watch.checks[check]).filter(|_| due <= now).cloned();
-                        if seen.is_some() {
-                            watch.slots[check].last = Some(now);
-                        }
-                        match seen {
-                            Some(Seen { outcome, hangs: true, .. }) => {
-                                let ends = now.plus(watch.checks[check].timeout);
-                                watch.slots[check].flight = Some((due, now, ends, outcome));
-                                None
-                            }
-                            Some(Seen { outcome, .. }) => Some((due, now, outcome)),
-                            None => None,
-                        }
+                    Some((due, started, _, outcome)) => {
+                        slot.due = slot.due.max(now);
+                        Some((due, started, outcome))
                     }
+                    None if slot.flight.is_some() || slot.due > now => None,
+                    None => weather(&self.weather, id, &watch.checks[check]).and_then(|seen| {
+                        let due = slot.due;
+                        (slot.began, slot.due) = (now, now.plus(interval));
+                        if seen.hangs {
+                            slot.flight = Some((due, now, now.plus(timeout), seen.outcome.clone()));
+                        }
+                        (!seen.hangs).then(|| (due, now, seen.outcome.clone()))
+                    }),
                 };
                 let Some((due, started, outcome)) = began else { continue };
                 let origin = local.0 - Duration::from_millis(now.0);
@@ -211,11 +213,12 @@ impl Observer {
                     due: at(due),
                     started: at(started),
                     ended: local,
-                    timeout: watch.checks[check].timeout.as_duration(),
+                    timeout: timeout.as_duration(),
                 };
                 told.extend(watch.observe(self.node, id, self.sight, self.lag, check, &outcome, timing));
             }
             watch.detector.tick(local);
+            watch.keep_pace(now);
         }
         told
     }
@@ -294,7 +297,7 @@ impl Watch {
         Self {
             epoch: instance.epoch,
             detector: ProbeDetector::new(checks.iter().map(rule), detection.combine, &detection.error_rate),
-            slots: checks.iter().map(|_| Slot { first, ..Slot::default() }).collect(),
+            slots: checks.iter().map(|_| Slot { due: first, ..Slot::default() }).collect(),
             checks,
             doubted: false,
             asked,
@@ -305,12 +308,13 @@ impl Watch {
         }
     }
 
-    /// When the next probe of a check is due: sooner while there is a doubt.
-    fn due(&self, check: usize) -> ClusterTime {
-        let fast = self.doubted || self.detector.in_doubt() || self.disbelieved;
-        let Check { interval, fast_interval, .. } = &self.checks[check];
-        let slot = &self.slots[check];
-        slot.last.map_or(slot.first, |last| last.plus(if fast { *fast_interval } else { *interval }))
+    /// While there is a doubt, the next probes come sooner. Those that are hurried are due now, and so not late.
+    fn keep_pace(&mut self, now: ClusterTime) {
+        if self.doubted || self.detector.in_doubt() || self.disbelieved {
+            for (slot, check) in self.slots.iter_mut().zip(&self.checks) {
+                slot.due = slot.due.min(slot.began.plus(check.fast_interval).max(now));
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of one probe")]
@@ -377,9 +381,7 @@ impl Watch {
 
     /// Probes it at once.
     pub(super) fn hurry(&mut self, now: ClusterTime) {
-        for slot in &mut self.slots {
-            (slot.first, slot.last) = (now, None);
-        }
+        self.slots.iter_mut().for_each(|slot| slot.due = slot.due.min(now));
     }
 
     /// Whether enough has been heard by probes that began after `time`.

@@ -46,12 +46,12 @@ impl Observer {
         service: &Service,
         now: ClusterTime,
     ) -> (Option<VerdictsRecord>, Vec<String>) {
+        self.spoke_at = self.local(now);
         let Sight::Clear { since } = self.sight else { return (None, Vec::new()) };
         if self.stopped || !state.nodes.get(&self.node).is_some_and(|node| node.live) {
             return (None, Vec::new());
         }
         let mut told = Vec::new();
-        self.spoke_at = self.local(now);
         self.examine_itself(service, now, &mut told);
         let was_ill = self.trust.is_ill();
         let mut verdicts = self.gather(service, since, now);

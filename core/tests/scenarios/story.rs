@@ -57,6 +57,8 @@ pub(crate) struct Story {
     sessions: u32,
     last: Option<Command>,
     planned: Option<(Decision, String)>,
+    /// When the planner wants to look again, as it said when it came to rest.
+    wake: Option<ClusterTime>,
     laws: Laws,
     teller: Teller,
 }
@@ -78,6 +80,7 @@ impl Story {
             sessions: 0,
             last: None,
             planned: None,
+            wake: None,
             laws: Laws::default(),
             teller: Teller::default(),
         }
@@ -367,15 +370,11 @@ impl Story {
     fn next(&self) -> Result<Option<ClusterTime>> {
         let now = self.log.now;
         let mut moments: Vec<ClusterTime> = Vec::new();
-        if let Ok(service) = self.service() {
-            let plan = plan_service(&self.log.state, &service, now, self.log.state.meta.revision);
-            let due = instances_due(&service, now);
-            for wake in [plan.wake_at, due.wake_at].into_iter().flatten() {
-                if wake <= now {
-                    return Err(format!("at rest, and to be woken at {}, which is past", tell::time(wake)));
-                }
-                moments.push(wake);
+        if let Some(wake) = self.wake {
+            if wake <= now {
+                return Err(format!("at rest, and to be woken at {}, which is past", tell::time(wake)));
             }
+            moments.push(wake);
         }
         moments.extend(self.nodes.values().filter_map(|observer| observer.next(now)));
         moments.extend(self.judges.values().filter_map(|judge| judge.next(now)));
@@ -399,8 +398,10 @@ impl Story {
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
             let told = self.nodes.get_mut(&node).map(|observer| observer.run(now)).unwrap_or_default();
             told.into_iter().for_each(|line| self.teller.remark(now, line));
-            // News of one node's doubt reach the others before their next look.
-            self.settle()?;
+            if self.speak(node)? {
+                // News of one node's doubt reach the others before their next look.
+                self.settle()?;
+            }
         }
         for id in self.habits.keys().cloned().collect::<Vec<_>>() {
             let Some(habit) = self.habits.get_mut(&id) else { continue };
@@ -492,19 +493,7 @@ impl Story {
         let now = self.log.now;
         let mut moved = false;
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
-            let service = self.service()?;
-            let Some(observer) = self.nodes.get_mut(&node) else { continue };
-            observer.sync(&self.log.state, &service, now);
-            let (record, told) = observer.proposal(&self.log.state, &service, now);
-            told.into_iter().for_each(|line| self.teller.remark(now, line));
-            let Some(record) = record else { continue };
-            match &mut observer.held {
-                Some(held) => held.push(record),
-                None => {
-                    self.propose(Command::VerdictsRecord(record))?;
-                    moved = true;
-                }
-            }
+            moved |= self.speak(node)?;
         }
         self.sync_judges()?;
         for id in service.instances.keys() {
@@ -530,11 +519,33 @@ impl Story {
             self.propose(command)?;
             moved = true;
         }
-        if let Some(command) = instances_due(&*self.service()?, now).command {
+        let due = instances_due(&*self.service()?, now);
+        self.wake = [plan.wake_at, due.wake_at].into_iter().flatten().min();
+        if let Some(command) = due.command {
             self.propose(command)?;
             moved = true;
         }
         Ok(moved)
+    }
+
+    /// Lets one node say what it has to; whether it did.
+    fn speak(&mut self, node: NodeId) -> Result<bool> {
+        let (Ok(service), now) = (self.service(), self.log.now) else { return Ok(false) };
+        let Some(observer) = self.nodes.get_mut(&node) else { return Ok(false) };
+        observer.sync(&self.log.state, &service, now);
+        let (record, told) = observer.proposal(&self.log.state, &service, now);
+        told.into_iter().for_each(|line| self.teller.remark(now, line));
+        match (record, &mut observer.held) {
+            (None, _) => Ok(false),
+            (Some(record), Some(held)) => {
+                held.push(record);
+                Ok(false)
+            }
+            (Some(record), None) => {
+                self.propose(Command::VerdictsRecord(record))?;
+                Ok(true)
+            }
+        }
     }
 
     fn sync_judges(&mut self) -> Result {

@@ -109,7 +109,16 @@ fn text(event: &Event) -> String {
         EventKind::ActiveChanged => {
             let side = |side: &Option<Option<String>>| side.clone().flatten().unwrap_or_else(|| "none".to_owned());
             let token = event.token.map_or_else(String::new, |token| format!(" with token {token}"));
-            return format!("ACTIVE: {} -> {}{token}, because {reason}", side(&event.from), side(&event.to));
+            // The record of a move, told just above, says why.
+            let why = event.transition.map_or_else(|| format!(", because {reason}"), |id| format!(" by {id}"));
+            return format!("ACTIVE: {} -> {}{token}{why}", side(&event.from), side(&event.to));
+        }
+        EventKind::TransitionStarted
+        | EventKind::TransitionStep
+        | EventKind::TransitionFinished
+        | EventKind::TransitionAborted => {
+            let id = event.transition.map_or_else(String::new, |id| id.to_string());
+            return format!("{id} {}: {reason}", event.kind.as_str().trim_start_matches("transition."));
         }
         EventKind::ServiceCreated
         | EventKind::ServiceUpdated
@@ -118,10 +127,6 @@ fn text(event: &Event) -> String {
         | EventKind::InstanceUpdated
         | EventKind::InstanceDeregistered
         | EventKind::InstanceReset
-        | EventKind::TransitionStarted
-        | EventKind::TransitionStep
-        | EventKind::TransitionFinished
-        | EventKind::TransitionAborted
         | EventKind::NodeJoined
         | EventKind::NodeLost
         | EventKind::NodeBack => return format!("{}: {reason}", event.kind),
@@ -140,7 +145,13 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
     let breaker = &instance.breaker;
     let counts = state.count(service, instance);
     let mut lines = vec![
-        format!("{}: {} for {}, admin {}", instance.id, instance.health, now.since(instance.health_since), instance.admin.state),
+        format!(
+            "{}: {} since {}, admin {}",
+            instance.id,
+            instance.health,
+            time(instance.health_since),
+            instance.admin.state
+        ),
         format!(
             "   verdicts: {}; {} of {} say down, {} must",
             if verdicts.is_empty() { "none".to_owned() } else { verdicts.join(", ") },
@@ -163,7 +174,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
     if let Some(recovery) = &instance.recovery {
         let policy = &service.spec.recovery;
         let held = recovery.due(policy).map_or_else(String::new, |at| format!(", held back until {}", time(at)));
-        let cools = recovery.cooling(now).map_or_else(String::new, |left| format!(", cools down for another {left}"));
+        let cools = recovery.cooling(now).map_or_else(String::new, |left| format!(", cools down until {}", time(now.plus(left))));
         lines.push(format!(
             "   recovery: {} failures in a row, share {}/1000{held}{cools}",
             recovery.failures,
@@ -177,10 +188,11 @@ const fn judged(source: Source) -> &'static str {
     source.as_str()
 }
 
-/// What the share of each instance's weight is.
+/// How much of its weight each instance gets.
 pub(crate) fn weights(service: &Service, now: ClusterTime) -> String {
     let share = |instance: &Instance| {
-        format!("{} {}/1000", instance.id, instance.effective_weight(&service.spec.recovery, now))
+        let effective = instance.effective_weight(&service.spec.recovery, now);
+        format!("{} {}.{:03} of {}", instance.id, effective / 1_000, effective % 1_000, instance.registration.weight)
     };
     service.instances.values().map(|instance| share(instance)).collect::<Vec<_>>().join(", ")
 }
