@@ -61,24 +61,16 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
 }
 
 fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
-    let default = Check::of(check.kind);
     let path = |field: &str| format!("checks[{index}].{field}");
     let mut parts = Vec::new();
     match check.kind {
-        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls => {}
-        CheckKind::Heartbeat | CheckKind::Agent => parts.push(Inactive {
+        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls | CheckKind::Agent => {}
+        CheckKind::Heartbeat => parts.push(Inactive {
             path: path("type"),
             // A check is never there by default.
             configured: !Spec::default().checks.contains(check),
             why: format!("checks of type \"{}\" are not run", check.kind),
         }),
-    }
-    if check.watch != default.watch {
-        parts.push(Inactive {
-            path: path("watch"),
-            configured: true,
-            why: "no idle connection is held: the next probe notices".to_owned(),
-        });
     }
     parts
 }
@@ -169,7 +161,8 @@ mod tests {
         assert_eq!(configured(r#"{"failback":{"mode":"manual"},"detection":{"veto":false}}"#), Vec::<String>::new());
         let active = r#"{"mode":"active_active","fail_open":true,"load_balancing":"best","detection":{"quorum":2},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
             "fencing":{"proof":["none_needed","token","operator"]},
-            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2}]}"#;
+            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2,"tls":{},"watch":true},
+            {"type":"grpc","service":"x"},{"type":"tls"},{"type":"agent","name":"disk"}]}"#;
         assert_eq!(configured(active), Vec::<String>::new());
     }
 
@@ -181,7 +174,6 @@ mod tests {
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
             (r#"{"checks":[{"type":"tcp"},{"type":"heartbeat"}]}"#, &["checks[1].type"]),
-            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].watch"]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

@@ -226,6 +226,31 @@ fn an_instance_comes_up_is_doubted_dies_and_comes_back() {
 }
 
 #[test]
+fn the_end_of_a_held_connection_makes_it_fast_and_accuses_nobody() {
+    let mut world = World::new(&["a"]);
+    world.service(vec![
+        Check { watch: true, ..Check::of(CheckKind::Tcp) },
+        Check { watch: true, ..Check::of(CheckKind::Http) },
+        Check::of(CheckKind::Tls),
+    ]);
+    let watching: Vec<bool> = world.prober.targets.values().map(|(target, _)| target.watch).collect();
+    assert_eq!(watching, [true, false, false], "one connection for an instance");
+    world.service(vec![Check { watch: true, ..Check::of(CheckKind::Tcp) }]);
+    world.see_all([good(), good()]);
+    world.say();
+    assert_eq!(world.pace(), Pace::Normal);
+    let target = world.only_target();
+    assert_eq!(world.prober.targets[&target].0.of, (name("web"), id("a")));
+    world.book.hinted(target, &mut world.prober);
+    assert_eq!(world.pace(), Pace::Fast);
+    let now = world.local();
+    assert_eq!(world.book.proposal(&world.state, now, &mut world.prober), None);
+    world.see_all([good()]);
+    assert_eq!(world.pace(), Pace::Normal, "it is well");
+    world.book.hinted(TargetId(99), &mut world.prober);
+}
+
+#[test]
 fn anothers_doubt_is_looked_into_at_once() {
     let mut world = World::new(&["a"]);
     world.see_all([good(), good()]);
@@ -419,10 +444,10 @@ fn checks_come_and_go_with_the_spec() {
     let tcp = Check::of(CheckKind::Tcp);
     world.service(vec![tcp.clone(), Check::of(CheckKind::Http)]);
     assert_eq!(world.prober.targets.len(), 4);
-    world.service(vec![tcp.clone(), Check::of(CheckKind::Grpc)]);
+    world.service(vec![tcp.clone(), Check::of(CheckKind::Heartbeat)]);
     assert_eq!(world.prober.targets.len(), 2, "a check that is not run has no target");
     let before: Vec<TargetId> = world.prober.targets.keys().copied().collect();
-    let mut spec = Spec { checks: vec![tcp, Check::of(CheckKind::Grpc)], ..Spec::default() };
+    let mut spec = Spec { checks: vec![tcp, Check::of(CheckKind::Heartbeat)], ..Spec::default() };
     spec.failover.automatic = false;
     world.commit(Command::ServicePut(ServicePut {
         service: name("web"),
@@ -431,7 +456,7 @@ fn checks_come_and_go_with_the_spec() {
         actor: "test".to_owned(),
     }));
     assert_eq!(world.prober.targets.keys().copied().collect::<Vec<_>>(), before, "the checks are the same");
-    world.service(vec![Check::of(CheckKind::Grpc)]);
+    world.service(vec![Check::of(CheckKind::Heartbeat)]);
     assert!(world.prober.targets.is_empty());
     world.service(vec![Check::of(CheckKind::Tcp)]);
     world.commit(Command::InstanceDelete(InstanceDelete {
