@@ -10,7 +10,7 @@ use baton_core::detector::{AccrualDetector, CallJudge, Detector, Heartbeat, Hear
 use baton_core::id::Revision;
 use baton_core::policy::{BreakerPolicy, Detection, Liveness};
 use baton_core::probe::{Evidence, LocalTime, Verdict};
-use baton_core::state::{Instance, Service, Source};
+use baton_core::state::{AdminState, Instance, Service, Source};
 use baton_core::time::{ClusterTime, Millis};
 
 use super::directive::Told;
@@ -127,6 +127,14 @@ impl Judge {
         Ok(())
     }
 
+    /// The judge itself was stopped: the silence of meanwhile may be its own.
+    pub(crate) fn forgive(&mut self, now: ClusterTime) {
+        if let Some(beats) = &mut self.beats {
+            beats.forgive(local(now));
+        }
+        self.began = now;
+    }
+
     /// Lets time pass.
     pub(crate) fn tick(&mut self, now: ClusterTime) {
         self.calls.tick(local(now));
@@ -164,6 +172,10 @@ impl Judge {
                 return Some(Command::BreakerTried(tried));
             }
             BreakerState::HalfOpen | BreakerState::Open => {}
+        }
+        if instance.admin.state == AdminState::Maintenance {
+            // Nobody judges it; what was proposed all the same would be dropped, and proposed again, and so on.
+            return None;
         }
         let mut judgements = Vec::new();
         let mut compare = |source: Source, verdict: Verdict, evidence: Evidence| {

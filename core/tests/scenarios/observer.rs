@@ -241,6 +241,8 @@ impl Observer {
             let started = LocalTime(local.0.saturating_sub(lasted));
             let due = LocalTime(started.0.saturating_sub(late.begun));
             let timing = Timing { due, started, ended: local.plus(late.ended), timeout };
+            // By hand, each one is worth telling.
+            watch.disbelieved = false;
             told.extend(watch.observe(self.node, id, self.sight, self.lag, check, &seen.outcome, timing));
         }
         if found { Ok(told) } else { Err(format!("{id} has no such check: {:?}", seen.check)) }

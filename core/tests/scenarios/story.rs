@@ -240,6 +240,10 @@ impl Story {
             Directive::Wait(length) => self.wait_until(self.log.now.plus(*length)),
             Directive::Jump(length) => {
                 self.log.now = self.log.now.plus(*length);
+                let now = self.log.now;
+                // Each finds that it stood still, as the daemon does.
+                self.nodes.values_mut().for_each(|observer| observer.stood_still(now));
+                self.judges.values_mut().for_each(|judge| judge.forgive(now));
                 self.happen()?;
                 self.settle()
             }
@@ -311,6 +315,9 @@ impl Story {
                 observer.stopped = false;
                 observer.stood_still(now);
                 observer.look_again(now);
+                // The first that it does is what it meant to do when it was stopped.
+                let told = observer.run(now);
+                told.into_iter().for_each(|line| self.teller.remark(now, line));
             }
             Fate::MessagesHeld => observer.held = Some(Vec::new()),
             Fate::MessagesArrive => {
