@@ -13,6 +13,7 @@ mod demo;
 mod deploy;
 mod durability;
 mod failover;
+mod faults;
 mod garbage;
 mod openapi;
 mod partition;

@@ -1,5 +1,5 @@
 //! What `baton serve` is told: flags over environment over file over defaults, checked once, with every problem named.
-//! Nothing is opened or bound here.
+//! Nothing is bound here, and no file is opened but those that are settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use baton_core::id::NodeId;
 use serde::Deserialize;
+
+use crate::prober::{ProbeConfig, read_ca_file};
 
 /// The port of the API where none is said.
 const API_PORT: u16 = 7400;
@@ -54,10 +56,29 @@ pub(crate) struct ServeArgs {
     /// What is logged, as in "info" or "baton=debug" [default: info, without Raft's own lines]
     #[arg(long, value_name = "FILTER", env = "BATON_LOG")]
     pub log: Option<String>,
+    /// What the file says about probes.
+    #[arg(skip)]
+    pub probe: ProbeTable,
     /// End when standard input closes: for parents that must not leave orphans
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub exit_when_stdin_closes: bool,
+}
+
+/// The table `[probe]` of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ProbeTable {
+    /// How probes speak TLS.
+    pub tls: ProbeTlsTable,
+}
+
+/// The table `[probe.tls]` of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ProbeTlsTable {
+    /// PEM certificates trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How log lines are written.
@@ -90,6 +111,10 @@ pub(crate) struct ServeConfig {
     pub log_format: LogFormat,
     /// What is logged.
     pub log: String,
+    /// The file of certificates that probes trust, beside the system's.
+    pub probe_ca_file: Option<PathBuf>,
+    /// What probes go by: what is in that file.
+    pub probe: ProbeConfig,
 }
 
 impl fmt::Display for ServeConfig {
@@ -109,7 +134,11 @@ impl fmt::Display for ServeConfig {
             LogFormat::Json => "json",
         };
         writeln!(f, "log_format = \"{format}\"")?;
-        write!(f, "log = {:?}", self.log)
+        write!(f, "log = {:?}", self.log)?;
+        if let Some(path) = &self.probe_ca_file {
+            write!(f, "\n\n[probe.tls]\nca_file = {:?}", path.display().to_string())?;
+        }
+        Ok(())
     }
 }
 
@@ -160,6 +189,7 @@ impl ServeArgs {
             insecure: self.insecure.or(file.insecure),
             log_format: self.log_format.or(file.log_format),
             log: self.log.or(file.log),
+            probe: file.probe,
             exit_when_stdin_closes: self.exit_when_stdin_closes,
         };
         check(said)
@@ -216,6 +246,15 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             }
         }
     }
+    let probe_ca_file = said.probe.tls.ca_file;
+    let ca = match probe_ca_file.as_deref().map(|path| (path, read_ca_file(path))) {
+        None => Vec::new(),
+        Some((_, Ok(certificates))) => certificates,
+        Some((path, Err(error))) => {
+            problems.push(format!("probe.tls.ca_file: {} {error}", path.display()));
+            Vec::new()
+        }
+    };
     let allowed_hosts = said.allowed_hosts.iter().flat_map(|list| list.split(',')).map(str::trim);
     let allowed_hosts = allowed_hosts.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase).collect();
     if problems.is_empty() {
@@ -228,6 +267,8 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             allowed_hosts,
             log_format: said.log_format.unwrap_or_default(),
             log: said.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
+            probe_ca_file,
+            probe: ProbeConfig { ca },
         })
     } else {
         Err(ConfigError::Invalid(problems))
@@ -360,6 +401,25 @@ mod tests {
         std::fs::write(&path, "node_idd = 3\n").expect("written");
         let error = ServeArgs { config: Some(path), ..ServeArgs::default() }.resolve().expect_err("a typo");
         assert!(error.to_string().contains("node_idd"), "{error}");
+    }
+
+    #[test]
+    fn what_probes_trust_is_read_at_the_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, ca) = (dir.path().join("baton.toml"), dir.path().join("ca.pem"));
+        let key = rcgen::generate_simple_self_signed(["x".to_owned()]).expect("a certificate");
+        std::fs::write(&ca, key.cert.pem()).expect("written");
+        let text = format!("data_dir = \"/d\"\n[probe.tls]\nca_file = \"{}\"\n", ca.display());
+        std::fs::write(&path, text).expect("written");
+        let said = || ServeArgs { config: Some(path.clone()), ..ServeArgs::default() };
+        let config = said().resolve().expect("resolves");
+        assert_eq!((config.probe.ca.len(), config.probe_ca_file.as_ref()), (1, Some(&ca)));
+        std::fs::write(&path, config.to_string()).expect("written");
+        assert_eq!(said().resolve().expect("what is shown is a configuration"), config);
+        std::fs::write(&ca, "none").expect("written");
+        assert!(problems(said())[0].contains("ca.pem has no certificate"), "{:?}", problems(said()));
+        std::fs::remove_file(&ca).expect("removed");
+        assert!(problems(said())[0].starts_with("probe.tls.ca_file: "), "{:?}", problems(said()));
     }
 
     #[test]

@@ -100,7 +100,10 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
             task.await;
         });
     };
-    vital("the monitor", Box::pin(monitor::run(config.node_id, consensus.clone(), shutdown.clone())));
+    vital(
+        "the monitor",
+        Box::pin(monitor::run(config.node_id, config.probe.clone(), consensus.clone(), shutdown.clone())),
+    );
     vital("the controller", Box::pin(controller::run(consensus.clone(), shutdown.clone())));
     tasks.spawn(announce_until_known(announce, consensus.clone(), shutdown.clone()));
     tasks.close();

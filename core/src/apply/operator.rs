@@ -117,6 +117,12 @@ impl Entry<'_> {
         if self.instance(service, id).and_then(recovered).is_some_and(|at| now >= at) {
             self.count_instance_again(service, id, instance.health_revision);
         }
+        let forgotten = |it: &Instance| it.recovery.as_ref().and_then(|it| it.forgotten_at(&known.spec.recovery));
+        if self.instance(service, id).and_then(forgotten).is_some_and(|at| now >= at)
+            && let Some(instance) = self.instance_mut(service, id)
+        {
+            instance.recovery = None;
+        }
         Ok(())
     }
 

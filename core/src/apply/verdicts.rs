@@ -138,6 +138,15 @@ impl Entry<'_> {
         }
     }
 
+    /// Ends the time for which an instance that is well again is held back.
+    pub(super) fn take_back(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
+        let now = self.now;
+        if let Some(recovery) = self.instance_mut(service, id).and_then(|instance| instance.recovery.as_mut()) {
+            (recovery.good_since, recovery.back_since) = (None, Some(now));
+        }
+        self.count_instance_again(service, id, cause);
+    }
+
     pub(super) fn count_service_again(&mut self, service: &ServiceName, cause: Revision) {
         let Some(known) = self.state.services.get(service).cloned() else { return };
         for id in known.instances.keys() {

@@ -67,6 +67,16 @@ impl CheckSet {
         Self { checks, verdict: Verdict::Unknown }
     }
 
+    /// How many checks there are.
+    pub const fn len(&self) -> usize {
+        self.checks.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.checks.is_empty()
+    }
+
     /// The check that decides: the sickest; among equals the one that has failed longest, then the first.
     fn deciding(&self) -> Option<&Consecutive> {
         self.checks.iter().map(Check::row).min_by_key(|row| {

@@ -8,14 +8,28 @@
 //!   heartbeats  AccrualDetector
 //! ```
 
+mod accrual;
+mod calls;
 mod check_set;
+mod combination;
 mod consecutive;
+mod consecutive_calls;
+mod error_rate;
 mod health_check;
+mod probes;
+mod slow;
 mod timeout;
 
+pub use accrual::{AccrualDetector, HEARTBEAT};
+pub use calls::CallJudge;
 pub use check_set::{CheckSet, Rule};
+pub use combination::{Combination, Parts};
 pub use consecutive::Consecutive;
+pub use consecutive_calls::{CONSECUTIVE_CALLS, ConsecutiveCalls};
+pub use error_rate::{ERROR_RATE, ErrorRateDetector};
 pub use health_check::HealthCheckDetector;
+pub use probes::ProbeDetector;
+pub use slow::{SLOW_CALLS, SlowCallDetector};
 pub use timeout::TimeoutDetector;
 
 use crate::calls::CallSlice;

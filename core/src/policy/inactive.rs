@@ -73,20 +73,13 @@ fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
     let path = |field: &str| format!("checks[{index}].{field}");
     let mut parts = Vec::new();
     match check.kind {
-        CheckKind::Tcp | CheckKind::Http => {}
-        CheckKind::Grpc | CheckKind::Tls | CheckKind::Heartbeat | CheckKind::Agent => parts.push(Inactive {
+        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls => {}
+        CheckKind::Heartbeat | CheckKind::Agent => parts.push(Inactive {
             path: path("type"),
             // A check is never there by default.
             configured: !Spec::default().checks.contains(check),
             why: format!("checks of type \"{}\" are not run", check.kind),
         }),
-    }
-    if check.tls != default.tls {
-        parts.push(Inactive {
-            path: path("tls"),
-            configured: true,
-            why: "a check over TLS is not probed yet, and gives no verdict".to_owned(),
-        });
     }
     if check.watch != default.watch {
         parts.push(Inactive {
@@ -194,8 +187,8 @@ mod tests {
             (r#"{"mode":"active_active","fail_open":true}"#, &["fail_open", "mode"]),
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
-            (r#"{"checks":[{"type":"tcp"},{"type":"grpc"}]}"#, &["checks[1].type"]),
-            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].tls", "checks[0].watch"]),
+            (r#"{"checks":[{"type":"tcp"},{"type":"heartbeat"}]}"#, &["checks[1].type"]),
+            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].watch"]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

@@ -95,10 +95,12 @@ impl Instance {
         (self.admin.state == AdminState::Enabled && !held).then(|| missing.plus(after))
     }
 
-    /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay, of an operator's
-    /// word, of the patience with a missing one.
+    /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay or of what is
+    /// remembered of it, of an operator's word, of the patience with a missing one.
     pub fn due(&self, service: &Service) -> Option<ClusterTime> {
-        let recovery = self.recovery.as_ref().and_then(|recovery| recovery.due(&service.spec.recovery));
+        let policy = &service.spec.recovery;
+        let recovery =
+            self.recovery.as_ref().and_then(|recovery| recovery.due(policy).or_else(|| recovery.forgotten_at(policy)));
         [self.breaker.open_until(), recovery, self.admin.ends, self.deregistered_at(service)]
             .into_iter()
             .flatten()

@@ -4,12 +4,14 @@
 //! Each node runs this loop, and only a leader that has applied its own term's first entry acts in it. A proposal that
 //! comes too late is refused by `apply`, so two leaders that both believe in themselves do no harm.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod lane;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_core::command::{Refusal, Reply};
+use baton_core::command::{Command, Refusal, Reply};
 use baton_core::id::{NodeId, ServiceName};
-use baton_core::planner::{self, plan_service};
+use baton_core::planner::{self, instances_due, plan_service};
 use baton_core::state::Change;
 use baton_core::time::Millis;
 use futures_util::StreamExt;
@@ -21,9 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Consensus, Leadership, ProposeError};
 use crate::store::Changed;
+use lane::Lane;
 
 /// Proposals under way at once: enough to keep the log busy when many services move, few enough to stay polite.
 const IN_FLIGHT_MAX: usize = 64;
+/// The same for what time alone brings: beside the plans, and with less of the log.
+const DUE_IN_FLIGHT_MAX: usize = 16;
 /// How soon a proposal that could not be made is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How often the leader looks after the cluster itself.
@@ -50,32 +55,34 @@ struct Tenure {
     consensus: Consensus,
     leads: Leadership,
     since: Instant,
-    dirty: BTreeSet<ServiceName>,
-    /// When to look at a service again although nothing changed.
-    wake: BTreeMap<ServiceName, Instant>,
-    /// Services with a proposal under way: one at a time each.
-    busy: BTreeSet<ServiceName>,
+    /// Services to plan.
+    plans: Lane,
+    /// Services to look through for what time alone brings.
+    dues: Lane,
 }
 
 type Outcome = (ServiceName, Result<Reply, ProposeError>);
 
+type Proposals = FuturesUnordered<BoxFuture<'static, Outcome>>;
+
 impl Tenure {
     fn new(consensus: Consensus, leads: Leadership) -> Self {
-        let dirty = consensus.reader().view().state.services.keys().cloned().collect();
-        Self { consensus, leads, since: Instant::now(), dirty, wake: BTreeMap::new(), busy: BTreeSet::new() }
+        let (plans, dues) = (Lane::new(IN_FLIGHT_MAX), Lane::new(DUE_IN_FLIGHT_MAX));
+        Self { consensus, leads, since: Instant::now(), plans, dues }
     }
 
     async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>, shutdown: &CancellationToken) {
         let mut changes = self.consensus.reader().changes();
         // Subscribed before this look at everything: nothing falls between.
         self.everything_is_dirty();
-        let mut proposals: FuturesUnordered<BoxFuture<'static, Outcome>> = FuturesUnordered::new();
+        let (mut planned, mut housekeeping) = (Proposals::new(), Proposals::new());
         let mut upkeeping: Option<BoxFuture<'static, ()>> = None;
         let mut upkeep = interval(UPKEEP_EVERY);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.plan_dirty(&mut proposals);
-            let wake = self.wake.values().min().copied();
+            self.plan_dirty(&planned);
+            self.do_what_is_due(&housekeeping);
+            let wake = [self.plans.next_wake(), self.dues.next_wake()].into_iter().flatten().min();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = leads_no_longer(leadership, self.leads.term) => {
@@ -83,8 +90,13 @@ impl Tenure {
                     return;
                 }
                 changed = changes.recv() => self.mark(changed),
-                Some((service, outcome)) = proposals.next(), if !proposals.is_empty() => self.finished(service, outcome),
-                () = sleep_until(wake) => self.wake_due(),
+                Some((service, outcome)) = planned.next(), if !planned.is_empty() => self.finished(&service, outcome),
+                Some((service, outcome)) = housekeeping.next(), if !housekeeping.is_empty() => self.kept(&service, outcome),
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    self.plans.wake(now);
+                    self.dues.wake(now);
+                }
                 _ = upkeep.tick(), if upkeeping.is_none() => upkeeping = self.upkeep(),
                 () = finish(&mut upkeeping) => upkeeping = None,
             }
@@ -92,7 +104,14 @@ impl Tenure {
     }
 
     fn everything_is_dirty(&mut self) {
-        self.dirty.extend(self.consensus.reader().view().state.services.keys().cloned());
+        for service in self.consensus.reader().view().state.services.keys() {
+            self.changed(service);
+        }
+    }
+
+    fn changed(&mut self, service: &ServiceName) {
+        self.plans.mark(service);
+        self.dues.mark(service);
     }
 
     fn mark(&mut self, changed: Result<Changed, broadcast::error::RecvError>) {
@@ -100,9 +119,7 @@ impl Tenure {
             Ok(Changed::Objects(objects)) => {
                 for change in objects.iter() {
                     match change {
-                        Change::Service(name) | Change::Instance(name, _) => {
-                            self.dirty.insert(name.clone());
-                        }
+                        Change::Service(name) | Change::Instance(name, _) => self.changed(name),
                         Change::Meta | Change::Node(_) | Change::Transition(_) => {}
                     }
                 }
@@ -112,42 +129,53 @@ impl Tenure {
         }
     }
 
-    fn wake_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<ServiceName> =
-            self.wake.iter().filter(|(_, at)| **at <= now).map(|(service, _)| service.clone()).collect();
-        for service in due {
-            self.wake.remove(&service);
-            self.dirty.insert(service);
+    /// Plans what is dirty and has no proposal under way; what does not fit stays dirty.
+    fn plan_dirty(&mut self, proposals: &Proposals) {
+        let mut last = None;
+        while let Some(name) = self.plans.take_after(last.as_ref()) {
+            let view = self.consensus.reader().view();
+            let now = self.consensus.now().time;
+            if let Some(service) = view.state.service(&name) {
+                // The revision as seed, as everywhere: `explain` of this state names what is done here.
+                let plan = plan_service(&view.state, service, now, view.state.meta.revision);
+                if let Some(at) = plan.wake_at {
+                    self.plans.wake_at(&name, Instant::now() + at.since(now).as_duration());
+                }
+                if let Some(command) = plan.command {
+                    tracing::info!(service = %name, decision = %plan.report.decision, "{}", plan.report.summary);
+                    self.plans.begin(&name);
+                    proposals.push(self.propose(&name, command));
+                }
+            }
+            last = Some(name);
         }
     }
 
-    /// Plans what is dirty and has no proposal under way; what does not fit stays dirty.
-    fn plan_dirty(&mut self, proposals: &mut FuturesUnordered<BoxFuture<'static, Outcome>>) {
-        if self.dirty.is_empty() {
-            return;
+    /// Looks through what is dirty for what time alone brings. After the plans, and in a lane of its own: a failover does
+    /// not wait for housekeeping.
+    fn do_what_is_due(&mut self, proposals: &Proposals) {
+        let mut last = None;
+        while let Some(name) = self.dues.take_after(last.as_ref()) {
+            let view = self.consensus.reader().view();
+            let now = self.consensus.now().time;
+            if let Some(service) = view.state.service(&name) {
+                let due = instances_due(service, now);
+                if let Some(at) = due.wake_at {
+                    self.dues.wake_at(&name, Instant::now() + at.since(now).as_duration());
+                }
+                if let Some(command) = due.command {
+                    tracing::debug!(service = %name, ?command, "the time has come");
+                    self.dues.begin(&name);
+                    proposals.push(self.propose(&name, command));
+                }
+            }
+            last = Some(name);
         }
-        let view = self.consensus.reader().view();
-        let now = self.consensus.now().time;
-        for name in std::mem::take(&mut self.dirty) {
-            if self.busy.contains(&name) || proposals.len() >= IN_FLIGHT_MAX {
-                self.dirty.insert(name);
-                continue;
-            }
-            self.wake.remove(&name);
-            let Some(service) = view.state.service(&name) else { continue };
-            // The revision as seed, as everywhere: `explain` of this state names what is done here.
-            let plan = plan_service(&view.state, service, now, view.state.meta.revision);
-            if let Some(at) = plan.wake_at {
-                self.wake.insert(name.clone(), Instant::now() + at.since(now).as_duration());
-            }
-            if let Some(command) = plan.command {
-                tracing::info!(service = %name, decision = %plan.report.decision, "{}", plan.report.summary);
-                self.busy.insert(name.clone());
-                let consensus = self.consensus.clone();
-                proposals.push(Box::pin(async move { (name, consensus.propose(command).await) }));
-            }
-        }
+    }
+
+    fn propose(&self, service: &ServiceName, command: Command) -> BoxFuture<'static, Outcome> {
+        let (consensus, service) = (self.consensus.clone(), service.clone());
+        Box::pin(async move { (service, consensus.propose(command).await) })
     }
 
     /// Looks after the cluster itself: whose verdicts count, how much history is kept.
@@ -182,18 +210,16 @@ impl Tenure {
         }))
     }
 
-    fn finished(&mut self, service: ServiceName, outcome: Result<Reply, ProposeError>) {
-        self.busy.remove(&service);
+    fn finished(&mut self, service: &ServiceName, outcome: Result<Reply, ProposeError>) {
+        self.plans.end(service);
         match outcome {
-            Ok(Ok(_)) => {
-                self.dirty.insert(service);
-            }
+            Ok(Ok(_)) => self.plans.mark(service),
             Ok(Err(refusal)) => {
                 tracing::info!(%service, code = refusal.code(), %refusal, "a plan was refused");
                 match refusal {
                     // The state that refused it is the state that is looked at next.
                     Refusal::MovedOn { .. } | Refusal::TransitionInProgress { .. } | Refusal::NoSuchService { .. } => {
-                        self.dirty.insert(service);
+                        self.plans.mark(service);
                     }
                     Refusal::NoSuchInstance { .. }
                     | Refusal::GenerationMismatch { .. }
@@ -205,16 +231,25 @@ impl Tenure {
                     | Refusal::NotActivePassive { .. }
                     | Refusal::NoTrial { .. }
                     | Refusal::IsActive { .. }
-                    | Refusal::LimitReached { .. } => {
-                        self.wake.insert(service, Instant::now() + RETRY);
-                    }
+                    | Refusal::LimitReached { .. } => self.plans.wake_at(service, Instant::now() + RETRY),
                 }
             }
             Err(error) => {
                 tracing::warn!(%service, %error, "a plan could not be proposed");
-                self.wake.insert(service, Instant::now() + RETRY);
+                self.plans.wake_at(service, Instant::now() + RETRY);
             }
         }
+    }
+
+    /// Housekeeping was proposed. What it changed has marked the service; where it changed nothing, the next look may wait.
+    fn kept(&mut self, service: &ServiceName, outcome: Result<Reply, ProposeError>) {
+        self.dues.end(service);
+        match outcome {
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => tracing::debug!(%service, %refusal, "housekeeping was refused"),
+            Err(error) => tracing::warn!(%service, %error, "housekeeping could not be proposed: it is tried again"),
+        }
+        self.dues.wake_at(service, Instant::now() + RETRY);
     }
 }
 

@@ -85,7 +85,7 @@ async fn a_death_is_seen_agreed_and_taken_back() {
     };
     let consensus = Consensus::start(config, opened).await.expect("consensus");
     let shutdown = CancellationToken::new();
-    let monitor = tokio::spawn(run(1, consensus.clone(), shutdown.clone()));
+    let monitor = tokio::spawn(run(1, ProbeConfig::default(), consensus.clone(), shutdown.clone()));
 
     let announce = NodeAnnounce { node: 1, api: peer.clone(), peer, version: "test".to_owned() };
     commit(&consensus, Command::NodeAnnounce(announce)).await;

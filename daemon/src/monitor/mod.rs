@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Consensus, Leadership};
-use crate::prober::{Clock, LagMeter, Pace, Prober, Target, TargetId};
+use crate::prober::{Clock, LagMeter, Pace, ProbeConfig, Prober, Target, TargetId};
 use crate::store::Changed;
 use book::Book;
 use heard::{Patience, Unsaid, say};
@@ -78,12 +78,12 @@ impl Probing for Prober {
 }
 
 /// Probes every instance and proposes what this node holds of it, until told to stop.
-pub(crate) async fn run(node_id: NodeId, consensus: Consensus, shutdown: CancellationToken) {
+pub(crate) async fn run(node_id: NodeId, probe: ProbeConfig, consensus: Consensus, shutdown: CancellationToken) {
     let clock = Clock;
     let lag = LagMeter::start(clock);
     let monitor = Monitor {
         book: Book::new(node_id, clock.now()),
-        prober: Prober::start(clock, lag.clone()),
+        prober: Prober::start(clock, lag.clone(), &probe),
         clock,
         lag,
         consensus,

@@ -6,12 +6,16 @@
 
 mod clock;
 mod fault;
+mod grpc;
+mod health;
 mod http;
 mod lag;
 mod plan;
+mod probe;
 mod resolve;
 mod schedule;
 mod tcp;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -19,22 +23,22 @@ mod tests;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use baton_core::policy::Address;
-use baton_core::probe::{Distrust, FailureClass, LocalTime, Outcome, Timing, trusted};
+use baton_core::probe::{Distrust, Outcome, Timing};
+use rustls::pki_types::CertificateDer;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 pub(crate) use clock::Clock;
 pub(crate) use lag::LagMeter;
 pub(crate) use plan::{CheckPlan, PlanKind};
 pub(crate) use schedule::{Pace, TargetId};
+pub(crate) use tls::read_ca_file;
 
-use fault::Fault;
-use http::Stage;
+use probe::{Means, Probe};
 use resolve::Resolver;
 use schedule::{Rhythm, Schedule};
+use tls::Roots;
 
 /// The most probes in flight. Enough for 2,000 targets a second that all hang for half a second; each takes a descriptor
 /// and a few kilobytes. Where the process may open fewer files, a quarter of those.
@@ -42,6 +46,13 @@ const IN_FLIGHT_MAX: usize = 1_024;
 
 /// The most results handed over at once, so that whoever takes them gets to look at other things between.
 const RESULTS_MAX: usize = 256;
+
+/// What this node's own configuration says about probing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProbeConfig {
+    /// Certificates trusted beside the system's.
+    pub(crate) ca: Vec<CertificateDer<'static>>,
+}
 
 /// What is probed, and by which check.
 #[derive(Clone, Debug)]
@@ -77,8 +88,7 @@ pub(crate) fn spread(of: impl Hash) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Prober {
     clock: Clock,
-    lag: LagMeter,
-    resolver: Resolver,
+    means: Arc<Means>,
     schedule: Schedule,
     targets: HashMap<TargetId, Known>,
     flying: JoinSet<ProbeResult>,
@@ -97,13 +107,12 @@ struct Known {
 
 impl Prober {
     /// A prober without targets, on the present runtime.
-    pub(crate) fn start(clock: Clock, lag: LagMeter) -> Self {
+    pub(crate) fn start(clock: Clock, lag: LagMeter, config: &ProbeConfig) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let quarter = files.map_or(IN_FLIGHT_MAX, |files| usize::try_from(files / 4).unwrap_or(IN_FLIGHT_MAX));
         Self {
             clock,
-            lag,
-            resolver: Resolver::new(clock),
+            means: Arc::new(Means { clock, lag, resolver: Resolver::new(clock), roots: Roots::with(&config.ca) }),
             schedule: Schedule::default(),
             targets: HashMap::new(),
             flying: JoinSet::new(),
@@ -184,14 +193,7 @@ impl Prober {
             };
             let Some(known) = self.targets.get_mut(&id) else { continue };
             let due = if self.held_back { now } else { due };
-            let probe = Probe {
-                id,
-                target: known.target.clone(),
-                due,
-                clock: self.clock,
-                lag: self.lag.clone(),
-                resolver: self.resolver.clone(),
-            };
+            let probe = Probe { id, target: known.target.clone(), due, means: self.means.clone() };
             let task = self.flying.spawn(probe.run());
             self.by_task.insert(task.id(), id);
             known.probe = Some(task);
@@ -236,61 +238,5 @@ fn count(kind: &'static str, seen: &Result<Outcome, Distrust>) {
         Err(distrust) => {
             metrics::counter!("baton_probes_discarded_total", "reason" => distrust.word()).increment(1);
         }
-    }
-}
-
-/// One probe, from its start to its result.
-struct Probe {
-    id: TargetId,
-    target: Arc<Target>,
-    due: LocalTime,
-    clock: Clock,
-    lag: LagMeter,
-    resolver: Resolver,
-}
-
-impl Probe {
-    async fn run(self) -> ProbeResult {
-        let started = self.clock.now();
-        let timeout = self.target.plan.timeout;
-        // 0: not connected yet; then the `Stage` reached.
-        let stage = AtomicU8::new(0);
-        let outcome = match tokio::time::timeout(timeout, self.attempt(&stage)).await {
-            Ok(Ok(())) => Ok(Outcome::Success),
-            Ok(Err(Fault::Target { class, detail })) => Ok(Outcome::failure(class, detail)),
-            Ok(Err(Fault::Node { detail })) => Err(Distrust::NodeShort { detail }),
-            Err(_) => Ok(Outcome::failure(FailureClass::Timeout, waited_for(&stage, timeout))),
-        };
-        let timing = Timing { due: self.due, started, ended: self.clock.now(), timeout };
-        let seen = outcome.and_then(|outcome| match outcome {
-            Outcome::Success => Ok(Outcome::Success),
-            Outcome::Failure { .. } => trusted(&timing, self.lag.worst_since(self.due)).map(|()| outcome),
-        });
-        ProbeResult { target: self.id, timing, seen }
-    }
-
-    async fn attempt(&self, stage: &AtomicU8) -> Result<(), Fault> {
-        let Target { address, plan, .. } = self.target.as_ref();
-        let port = plan.port.unwrap_or(address.port);
-        let stream = tcp::connect(&self.resolver, &address.host, port).await?;
-        match &plan.kind {
-            PlanKind::Tcp => Ok(()),
-            PlanKind::Http(plan) => {
-                let authority = Address { host: address.host.clone(), port }.to_string();
-                http::ask(plan, &authority, stream, |now| stage.store(now as u8, Ordering::Relaxed)).await
-            }
-        }
-    }
-}
-
-fn waited_for(stage: &AtomicU8, timeout: Duration) -> String {
-    let reached = stage.load(Ordering::Relaxed);
-    let timeout = baton_core::time::Millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    if reached == Stage::Body as u8 {
-        format!("the body was not complete within {timeout}")
-    } else if reached == Stage::Head as u8 {
-        format!("connected, but no answer within {timeout}")
-    } else {
-        format!("no connection within {timeout}")
     }
 }

@@ -14,6 +14,9 @@ use baton_core::probe::{Distrust, Evidence, FailureClass, Health, LocalTime, Out
 use baton_core::state::{Change, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
+mod assignment;
+mod sight;
+
 use super::Probing;
 use super::book::Book;
 use super::say::REPORTS_MAX;
@@ -74,10 +77,20 @@ fn bad() -> Outcome {
 impl World {
     /// Three nodes of which this is the first, one service with one HTTP check, and these instances.
     fn new(instances: &[&str]) -> Self {
+        let mut world = Self::of_nodes(3);
+        world.service(vec![Check::of(CheckKind::Http)]);
+        for instance in instances {
+            world.instance(instance, "127.0.0.1:80");
+        }
+        world
+    }
+
+    /// So many nodes of which this is the first.
+    fn of_nodes(nodes: u64) -> Self {
         let now = LocalTime(Duration::ZERO);
         let mut world =
             Self { state: State::default(), index: 0, now: 0, book: Book::new(ME, now), prober: Notes::default() };
-        for node in 1..=3 {
+        for node in 1..=nodes {
             let address = |port: u64| format!("127.0.0.1:{}", port + node);
             world.commit(Command::NodeAnnounce(NodeAnnounce {
                 node,
@@ -85,10 +98,6 @@ impl World {
                 peer: address(7_500),
                 version: "1".to_owned(),
             }));
-        }
-        world.service(vec![Check::of(CheckKind::Http)]);
-        for instance in instances {
-            world.instance(instance, "127.0.0.1:80");
         }
         world.book.look_again(now, &mut world.prober);
         world
@@ -107,7 +116,11 @@ impl World {
     }
 
     fn service(&mut self, checks: Vec<Check>) {
-        let spec = Box::new(Spec { checks, ..Spec::default() });
+        self.spec(Spec { checks, ..Spec::default() });
+    }
+
+    fn spec(&mut self, spec: Spec) {
+        let spec = Box::new(spec);
         let put = ServicePut { service: name("web"), spec, if_generation: None, actor: "test".to_owned() };
         self.commit(Command::ServicePut(put));
     }
@@ -419,10 +432,10 @@ fn checks_come_and_go_with_the_spec() {
     let tcp = Check::of(CheckKind::Tcp);
     world.service(vec![tcp.clone(), Check::of(CheckKind::Http)]);
     assert_eq!(world.prober.targets.len(), 4);
-    world.service(vec![tcp.clone(), Check::of(CheckKind::Grpc)]);
+    world.service(vec![tcp.clone(), Check::of(CheckKind::Heartbeat)]);
     assert_eq!(world.prober.targets.len(), 2, "a check that is not run has no target");
     let before: Vec<TargetId> = world.prober.targets.keys().copied().collect();
-    let mut spec = Spec { checks: vec![tcp, Check::of(CheckKind::Grpc)], ..Spec::default() };
+    let mut spec = Spec { checks: vec![tcp, Check::of(CheckKind::Heartbeat)], ..Spec::default() };
     spec.failover.automatic = false;
     world.commit(Command::ServicePut(ServicePut {
         service: name("web"),
@@ -431,7 +444,7 @@ fn checks_come_and_go_with_the_spec() {
         actor: "test".to_owned(),
     }));
     assert_eq!(world.prober.targets.keys().copied().collect::<Vec<_>>(), before, "the checks are the same");
-    world.service(vec![Check::of(CheckKind::Grpc)]);
+    world.service(vec![Check::of(CheckKind::Heartbeat)]);
     assert!(world.prober.targets.is_empty());
     world.service(vec![Check::of(CheckKind::Tcp)]);
     world.commit(Command::InstanceDelete(InstanceDelete {
