@@ -187,8 +187,8 @@ impl Run {
 
     fn report(&mut self) -> bool {
         println!(
-            "{:>20}  {:>6}  {:>6}  {:>9}  {:>9}  {:>9}  {:>5}  {:>5}  {:>6}",
-            "illness", "faults", "missed", "median ms", "worst ms", "promised", "late", "false", "doubts"
+            "{:>20}  {:>12}  {:>6}  {:>6}  {:>9}  {:>9}  {:>9}  {:>5}  {:>5}  {:>6}",
+            "illness", "class", "faults", "missed", "median ms", "worst ms", "promised", "late", "false", "doubts"
         );
         let (mut faults, mut wrong, mut late) = (0, 0, 0);
         for illness in ILLNESSES {
@@ -196,8 +196,9 @@ impl Run {
             tally.times.sort_unstable();
             let at = |index: usize| tally.times.get(index).map_or(0, Duration::as_millis);
             println!(
-                "{:>20}  {:>6}  {:>6}  {:>9}  {:>9}  {:>9}  {:>5}  {:>5}  {:>6}",
+                "{:>20}  {:>12}  {:>6}  {:>6}  {:>9}  {:>9}  {:>9}  {:>5}  {:>5}  {:>6}",
                 illness.name(),
+                illness.class(),
                 tally.faults,
                 tally.missed,
                 at(tally.times.len() / 2),

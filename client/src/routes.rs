@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use crate::error::ClientError;
 use crate::http::Client;
-use crate::view::{ActiveView, ClusterView, EventPage, InstanceView, MoveRequest, Readiness, ServiceView, Stored};
+use crate::view::{
+    ActiveView, AdminRequest, ClusterView, EventPage, InstanceView, MoveRequest, Readiness, ResetRequest, ServiceView,
+    Stored,
+};
 
 impl Client {
     /// The cluster, as the node that answers sees it.
@@ -67,6 +70,26 @@ impl Client {
         registration: &B,
     ) -> Result<Stored, ClientError> {
         self.put(&format!("/v1/services/{service}/instances/{instance}"), registration).await
+    }
+
+    /// Takes an instance out, or lets it in again.
+    pub async fn set_admin(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        request: &AdminRequest,
+    ) -> Result<InstanceView, ClientError> {
+        self.post(&format!("/v1/services/{service}/instances/{instance}/admin"), request).await
+    }
+
+    /// Makes everything forgotten that speaks against an instance.
+    pub async fn reset(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        request: &ResetRequest,
+    ) -> Result<InstanceView, ClientError> {
+        self.post(&format!("/v1/services/{service}/instances/{instance}/reset"), request).await
     }
 
     /// Moves the active, both sides well.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use baton_core::id::NodeId;
+use baton_core::id::{InstanceId, NodeId};
 use serde::Deserialize;
 
 use crate::prober::{ProbeConfig, read_ca_file};
@@ -19,6 +19,8 @@ const PEER_PORT: u16 = 7401;
 const LOG_DEFAULT: &str = "info,openraft=warn";
 /// A configuration file larger than this is not one.
 const FILE_MAX: u64 = 1 << 20;
+/// The most local commands. Each is written by hand; more of them are a mistake of whoever generated the file.
+const AGENTS_MAX: usize = 100;
 
 /// The flags of `baton serve`. Each is also a key of the file (`node_id`, `data_dir`, …) and a variable `BATON_…`.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -59,6 +61,9 @@ pub(crate) struct ServeArgs {
     /// What the file says about probes.
     #[arg(skip)]
     pub probe: ProbeTable,
+    /// The local commands of the file, by their names.
+    #[arg(skip)]
+    pub agents: BTreeMap<String, AgentTable>,
     /// End when standard input closes: for parents that must not leave orphans
     #[arg(long, hide = true)]
     #[serde(skip)]
@@ -79,6 +84,14 @@ pub(crate) struct ProbeTable {
 pub(crate) struct ProbeTlsTable {
     /// PEM certificates trusted beside the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+/// A table `[agents.NAME]` of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentTable {
+    /// The program and its arguments. No shell reads them.
+    pub command: Vec<String>,
 }
 
 /// How log lines are written.
@@ -113,7 +126,7 @@ pub(crate) struct ServeConfig {
     pub log: String,
     /// The file of certificates that probes trust, beside the system's.
     pub probe_ca_file: Option<PathBuf>,
-    /// What probes go by: what is in that file.
+    /// What probes go by: what is in that file, and the local commands.
     pub probe: ProbeConfig,
 }
 
@@ -137,6 +150,9 @@ impl fmt::Display for ServeConfig {
         write!(f, "log = {:?}", self.log)?;
         if let Some(path) = &self.probe_ca_file {
             write!(f, "\n\n[probe.tls]\nca_file = {:?}", path.display().to_string())?;
+        }
+        for (name, command) in &self.probe.agents {
+            write!(f, "\n\n[agents.{name}]\ncommand = {}", toml::Value::from(command.clone()))?;
         }
         Ok(())
     }
@@ -190,6 +206,7 @@ impl ServeArgs {
             log_format: self.log_format.or(file.log_format),
             log: self.log.or(file.log),
             probe: file.probe,
+            agents: file.agents,
             exit_when_stdin_closes: self.exit_when_stdin_closes,
         };
         check(said)
@@ -255,6 +272,7 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             Vec::new()
         }
     };
+    let agents = check_agents(said.agents, &mut problems);
     let allowed_hosts = said.allowed_hosts.iter().flat_map(|list| list.split(',')).map(str::trim);
     let allowed_hosts = allowed_hosts.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase).collect();
     if problems.is_empty() {
@@ -268,11 +286,32 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             log_format: said.log_format.unwrap_or_default(),
             log: said.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
             probe_ca_file,
-            probe: ProbeConfig { ca },
+            probe: ProbeConfig { ca, agents },
         })
     } else {
         Err(ConfigError::Invalid(problems))
     }
+}
+
+/// The local commands: named as instances are, and none of them empty.
+fn check_agents(agents: BTreeMap<String, AgentTable>, problems: &mut Vec<String>) -> BTreeMap<InstanceId, Vec<String>> {
+    if agents.len() > AGENTS_MAX {
+        problems.push(format!("agents: {} of them are more than the {AGENTS_MAX} that may be", agents.len()));
+    }
+    let mut checked = BTreeMap::new();
+    for (name, AgentTable { command }) in agents {
+        if command.first().is_none_or(String::is_empty) {
+            problems
+                .push(format!("agents.{name}.command: names no program: write [\"/path/to/program\", \"argument\"]"));
+        } else if command.iter().any(|part| part.contains('\0')) {
+            problems.push(format!("agents.{name}.command: has a zero byte, which no program can be given"));
+        }
+        match name.parse::<InstanceId>() {
+            Ok(name) => _ = checked.insert(name, command),
+            Err(error) => problems.push(format!("agents: {error}")),
+        }
+    }
+    checked
 }
 
 /// Parses `1=HOST:PORT,2=HOST:PORT,3=HOST:PORT`.
@@ -420,6 +459,41 @@ mod tests {
         assert!(problems(said())[0].contains("ca.pem has no certificate"), "{:?}", problems(said()));
         std::fs::remove_file(&ca).expect("removed");
         assert!(problems(said())[0].starts_with("probe.tls.ca_file: "), "{:?}", problems(said()));
+    }
+
+    #[test]
+    fn agents_are_commands_with_names() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("baton.toml");
+        let resolve = |text: &str| {
+            std::fs::write(&path, format!("data_dir = \"/d\"\n{text}")).expect("written");
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }.resolve()
+        };
+        let config = resolve("[agents.disk]\ncommand = [\"/bin/df\", \"a b\\t\\\"\"]\n[agents.x-1]\ncommand = [\"x\"]");
+        let config = config.expect("resolves");
+        let disk = &config.probe.agents[&"disk".parse().expect("a name")];
+        assert_eq!(
+            (disk.as_slice(), config.probe.agents.len()),
+            (&["/bin/df".to_owned(), "a b\t\"".to_owned()][..], 2)
+        );
+        assert_eq!(resolve(&config.to_string().replace("data_dir", "#")).expect("a configuration"), {
+            let data_dir = PathBuf::from("/d");
+            ServeConfig { data_dir, ..config }
+        });
+        let many: String = (0..=AGENTS_MAX).map(|n| format!("[agents.a{n}]\ncommand = [\"x\"]\n")).collect();
+        for (text, words) in [
+            ("[agents.disk]\ncommand = []", "agents.disk.command: names no program"),
+            ("[agents.disk]\ncommand = [\"\"]", "agents.disk.command: names no program"),
+            ("[agents.disk]\ncommand = [\"x\", \"\\u0000\"]", "zero byte"),
+            ("[agents.Disk]\ncommand = [\"x\"]", "agents: \"Disk\" is not a name"),
+            (many.as_str(), "agents: 101 of them"),
+            ("[agents.disk]\ncommand = \"x y\"", "expected a sequence"),
+            ("[agents.disk]\ncommand = [\"x\"]\nuser = \"root\"", "unknown field `user`"),
+            ("[agents.disk]", "missing field `command`"),
+        ] {
+            let error = resolve(text).expect_err(words).to_string();
+            assert!(error.contains(words), "\"{error}\" does not say \"{words}\"");
+        }
     }
 
     #[test]

@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use baton_core::breaker::BreakerState;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use baton_core::policy::{Address, Liveness, Mode, Overrides, Spec};
 use baton_core::probe::{Evidence, Health, Verdict};
-use baton_core::state::{HealthInputs, Phase};
+use baton_core::state::{AdminState, HealthInputs, Phase};
 use baton_core::time::{Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
+
+use super::{AdminView, BreakerView, JudgedView, RecoveryView};
 
 /// What an instance is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Role {
-    /// It may be used: the one active, or a healthy instance of an active_active service.
+    /// It may be used: the one active, or an instance of an active_active service that calls may go to.
     Active,
     /// It waits.
     Passive,
@@ -73,7 +76,7 @@ pub struct VerdictView {
 }
 
 /// One running copy of a service, as it is told by itself and in its service's status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceView {
     /// Its id.
@@ -91,6 +94,14 @@ pub struct InstanceView {
     pub counts: HealthInputs,
     /// What each observer holds of it. One that has not looked, or is lost, is absent.
     pub verdicts: Vec<VerdictView>,
+    /// What the leader judges beside them. A source that has nothing to say is absent.
+    pub judged: Vec<JudgedView>,
+    /// Whether calls may go there.
+    pub breaker: BreakerView,
+    /// What an operator has said of it.
+    pub admin: AdminView,
+    /// What is remembered since it was unhealthy; null where it never was, or an operator reset it.
+    pub recovery: Option<RecoveryView>,
     /// The site or failure domain it is in.
     pub zone: Option<String>,
     /// Lower wins first.
@@ -165,6 +176,10 @@ pub struct InstanceSummary {
     pub priority: u32,
     /// Its share of calls now.
     pub effective_weight: u32,
+    /// Whether calls may go there.
+    pub breaker: BreakerState,
+    /// What an operator allows it.
+    pub admin: AdminState,
     /// The version of its registration.
     pub generation: u64,
 }

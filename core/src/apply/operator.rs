@@ -23,12 +23,15 @@ impl Entry<'_> {
             });
         }
         let (from, now, wall) = (instance.admin.state, self.now, self.wall);
+        // What has an end goes back to enabled; enabled itself has nothing to go back to.
+        let lasts = lasts.filter(|_| *state != AdminState::Enabled);
         let until = lasts.map(|lasts| WallTime(wall.0.saturating_add(i64::try_from(lasts.0).unwrap_or(i64::MAX))));
         let admin = Admin {
             state: *state,
             reason: reason.clone(),
             actor: Some(actor.clone()),
             since: wall,
+            at: now,
             ends: lasts.map(|lasts| now.plus(lasts)),
             until,
         };
@@ -105,7 +108,8 @@ impl Entry<'_> {
         }
         if instance.admin.ends.is_some_and(|ends| now >= ends) {
             let told = format!("the time given for \"{}\" is over ({})", instance.admin.state, instance.admin.reason);
-            self.set_admin(service, id, Admin::enabled(self.wall), instance.admin.state, told, None);
+            let admin = Admin { at: now, ..Admin::enabled(self.wall) };
+            self.set_admin(service, id, admin, instance.admin.state, told, None);
         }
         let half_open =
             self.instance(service, id).is_some_and(|it| it.breaker.open_until().is_some_and(|at| now >= at));

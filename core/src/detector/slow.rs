@@ -31,7 +31,6 @@ use super::{Detector, Observation, age, turn};
 use crate::calls::Latencies;
 use crate::policy::SlowCalls;
 use crate::probe::{Evidence, FailureClass, LocalTime, Verdict};
-use crate::time::Millis;
 use crate::window::Window;
 
 /// What its evidence is signed with.
@@ -110,9 +109,7 @@ impl SlowCallDetector {
     /// Judges the window that ends at `now`.
     fn judge(&mut self, now: LocalTime) -> Option<Verdict> {
         let sum = self.window.sum(now);
-        let count = sum.count();
-        let enough = count >= u64::from(self.policy.min_requests.max(1));
-        self.percentile = if enough { sum.percentile_of(self.policy.percentile, count) } else { None };
+        (_, self.percentile) = sum.percentile_of(self.policy.percentile, u64::from(self.policy.min_requests));
         let next = match self.percentile {
             None => Verdict::Unknown,
             Some(percentile) if percentile > self.limit() => Verdict::Down,
@@ -204,6 +201,7 @@ impl Detector for SlowCallDetector {
 mod tests {
     use super::*;
     use crate::calls::{Call, CallOutcome, CallSlice};
+    use crate::time::Millis;
 
     const fn at(ms: u64) -> LocalTime {
         LocalTime(Duration::from_millis(ms))

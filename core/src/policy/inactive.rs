@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, CheckKind, Mode, ProofKind, ProofPolicy, Spec};
+use super::{Check, CheckKind, ProofKind, ProofPolicy, Spec};
 
 /// A part of a spec that is stored and shown, and changes nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +29,11 @@ macro_rules! fields {
     };
 }
 
-/// The parts of `spec` that this version does not act on. Parts of checks, modes and proofs are listed where they are
-/// used; everything else always, with `configured` saying whether it matters.
+/// The parts of `spec` that this version does not act on. Parts of checks and proofs are listed where they are used;
+/// everything else always, with `configured` saying whether it matters.
 pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
     let default = Spec::default();
     let mut parts = fields!(spec, default:
-        detection.observers => "every node watches every instance",
-        detection.veto => "a sighting does not block `down`: the quorum alone decides",
         detection.error_rate => "only probes count: there are no reports of calls",
         detection.slow => "only probes count: there are no reports of calls",
         detection.accrual => "only probes count: there are no heartbeats",
@@ -54,39 +52,23 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
         fencing.hook => "hooks are not called",
         on_quorum_loss => "a holder has no lease that could run out",
         retry => "it is kept for clients that read the spec",
-        fail_open => "sick instances are not offered",
-        load_balancing => "there is one active instance, and all calls go there",
     );
     parts.extend(spec.checks.iter().enumerate().flat_map(|(index, check)| of_check(index, check)));
-    match spec.mode {
-        Mode::ActivePassive => {}
-        Mode::ActiveActive => parts.extend(fields!(spec, default:
-            mode => "instances are watched, but discovery does not list all of them, and none is promoted",
-        )),
-    }
     parts.extend(of_proof(spec, &default));
     parts
 }
 
 fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
-    let default = Check::of(check.kind);
     let path = |field: &str| format!("checks[{index}].{field}");
     let mut parts = Vec::new();
     match check.kind {
-        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls => {}
-        CheckKind::Heartbeat | CheckKind::Agent => parts.push(Inactive {
+        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls | CheckKind::Agent => {}
+        CheckKind::Heartbeat => parts.push(Inactive {
             path: path("type"),
             // A check is never there by default.
             configured: !Spec::default().checks.contains(check),
             why: format!("checks of type \"{}\" are not run", check.kind),
         }),
-    }
-    if check.watch != default.watch {
-        parts.push(Inactive {
-            path: path("watch"),
-            configured: true,
-            why: "no idle connection is held: the next probe notices".to_owned(),
-        });
     }
     parts
 }
@@ -120,7 +102,7 @@ mod tests {
     use crate::policy::parse_spec;
 
     /// The fields of a spec that this version acts on. What is inside a check is tried further below.
-    const ACTIVE: [&str; 7] = [
+    const ACTIVE: [&str; 9] = [
         "mode",
         "checks",
         "detection.quorum",
@@ -128,6 +110,8 @@ mod tests {
         "failover.strategy",
         "failover.min_healthy",
         "fencing.proof",
+        "fail_open",
+        "load_balancing",
     ];
 
     fn spec(text: &str) -> Spec {
@@ -173,9 +157,10 @@ mod tests {
         assert_eq!(configured("{}"), Vec::<String>::new());
         // Writing a default down is not a wish for something else.
         assert_eq!(configured(r#"{"failback":{"mode":"manual"},"detection":{"veto":false}}"#), Vec::<String>::new());
-        let active = r#"{"detection":{"quorum":2},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
+        let active = r#"{"mode":"active_active","fail_open":true,"load_balancing":"best","detection":{"quorum":2},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
             "fencing":{"proof":["none_needed","token","operator"]},
-            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2}]}"#;
+            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2,"tls":{},"watch":true},
+            {"type":"grpc","service":"x"},{"type":"tls"},{"type":"agent","name":"disk"}]}"#;
         assert_eq!(configured(active), Vec::<String>::new());
     }
 
@@ -184,11 +169,9 @@ mod tests {
         for (text, paths) in [
             (r#"{"failback":{"mode":"never"}}"#, &["failback"][..]),
             (r#"{"failover":{"max_lag":0,"min_interval":"0s"}}"#, &["failover.min_interval", "failover.max_lag"]),
-            (r#"{"mode":"active_active","fail_open":true}"#, &["fail_open", "mode"]),
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
             (r#"{"checks":[{"type":"tcp"},{"type":"heartbeat"}]}"#, &["checks[1].type"]),
-            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].watch"]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

@@ -87,12 +87,12 @@ impl Instance {
     }
 
     /// When it is removed because it was missing for so long; never while it is or was the last to hold its service,
-    /// nor while an operator has taken it out.
+    /// nor while an operator has taken it out. Once it is let in again, the patience with it begins anew.
     pub fn deregistered_at(&self, service: &Service) -> Option<ClusterTime> {
         let held = service.assignment.last_holder.as_ref().is_some_and(|holder| holder.instance == self.id);
         let after = self.registration.deregister_after?;
         let missing = self.missing_since()?;
-        (self.admin.state == AdminState::Enabled && !held).then(|| missing.plus(after))
+        (self.admin.state == AdminState::Enabled && !held).then(|| missing.max(self.admin.at).plus(after))
     }
 
     /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay or of what is

@@ -167,6 +167,7 @@ fn redirect(schema: &mut Value, split: &BTreeSet<String>) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use baton_core::breaker::BreakerState;
     use baton_core::event::EventKind;
     use baton_core::json::Word;
     use baton_core::planner::{Decision, GateVerdict};
@@ -175,7 +176,7 @@ mod tests {
         OnQuorumLoss, ProofKind, RecoveryStrategy, RetryOn, RetryStrategy,
     };
     use baton_core::probe::{FailureClass, Health, Verdict};
-    use baton_core::state::Phase;
+    use baton_core::state::{AdminState, Phase, Source};
     use baton_core::transition::{Fencing, TransitionKind, TransitionStatus};
     use utoipa::ToSchema;
 
@@ -195,7 +196,9 @@ mod tests {
         let document = document();
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         let spoken: BTreeMap<String, Vec<&str>> = [
+            words_of::<AdminState>(),
             words_of::<AutoWord>(),
+            words_of::<BreakerState>(),
             words_of::<CheckKind>(),
             words_of::<Combine>(),
             words_of::<Decision>(),
@@ -216,6 +219,7 @@ mod tests {
             words_of::<RecoveryStrategy>(),
             words_of::<RetryOn>(),
             words_of::<RetryStrategy>(),
+            words_of::<Source>(),
             words_of::<TransitionKind>(),
             words_of::<TransitionStatus>(),
             words_of::<Verdict>(),

@@ -17,6 +17,7 @@ mod longpoll;
 mod measures;
 mod meta;
 mod moves;
+mod operator;
 mod query;
 mod services;
 mod sse;
@@ -86,6 +87,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(services::put, services::get, services::delete))
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::get, instances::delete))
+        .routes(routes!(operator::admin))
+        .routes(routes!(operator::reset))
         .routes(routes!(active::active))
         .routes(routes!(active::is_active))
         .routes(routes!(active::is_passive))

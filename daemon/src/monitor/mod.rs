@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Consensus, Leadership};
-use crate::prober::{Clock, LagMeter, Pace, ProbeConfig, Prober, Target, TargetId};
+use crate::prober::{Clock, LagMeter, Pace, ProbeConfig, Prober, ProberNews, Target, TargetId};
 use crate::store::Changed;
 use book::Book;
 use heard::{Patience, Unsaid, say};
@@ -144,11 +144,14 @@ impl Monitor {
                 }
             };
             tokio::select! {
-                results = self.prober.next() => {
+                news = self.prober.next() => {
                     let now_led = leadership.borrow().clone();
                     self.look_at_quorum(&now_led);
-                    for result in &results {
-                        self.book.seen(result, &mut self.prober);
+                    for news in &news {
+                        match news {
+                            ProberNews::Result(result) => self.book.seen(result, &mut self.prober),
+                            ProberNews::Ended(target) => self.book.hinted(*target, &mut self.prober),
+                        }
                     }
                 }
                 changed = changes.recv() => match changed {

@@ -129,18 +129,23 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch. `hash` spreads each check's probes.
+    /// Begins to watch `of`. `hash` spreads each check's probes.
     pub(crate) fn begin(
         prober: &mut impl Probing,
+        of: &Key,
         epoch: Revision,
         address: &Address,
         plans: &Arc<PlanSet>,
         hash: impl Fn(&str) -> u64,
     ) -> Self {
-        let target = |plan: &Arc<CheckPlan>| {
-            prober.insert(Target { address: address.clone(), plan: plan.clone(), hash: hash(&plan.name) })
+        // One held connection is enough for an instance, whichever of its checks ask for one.
+        let watching = plans.plans.iter().position(|plan| plan.watch);
+        let target = |(index, plan): (usize, &Arc<CheckPlan>)| {
+            let watch = watching == Some(index);
+            let (of, address, plan, hash) = (of.clone(), address.clone(), plan.clone(), hash(&plan.name));
+            prober.insert(Target { of, address, plan, watch, hash })
         };
-        let targets: Vec<TargetId> = plans.plans.iter().map(target).collect();
+        let targets: Vec<TargetId> = plans.plans.iter().enumerate().map(target).collect();
         Self {
             epoch,
             asked: None,

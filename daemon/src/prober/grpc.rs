@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::fault::Fault;
-use super::health::{self, Serving};
+use super::health::{self, Answer};
 use super::http::AGENT;
 use super::probe::{Progress, Stage};
 
@@ -166,14 +166,14 @@ async fn judge_body(response: Response<Incoming>) -> Result<(), Fault> {
     }
     judge_status(&trailers.unwrap_or_default())?;
     match health::response(&message) {
-        Some(Serving::Serving) => Ok(()),
-        Some(serving) => {
-            let word = match serving {
-                Serving::Unknown => "UNKNOWN",
-                Serving::Serving => "SERVING",
-                Serving::NotServing => "NOT_SERVING",
-                Serving::ServiceUnknown => "SERVICE_UNKNOWN",
-                Serving::Other(_) => "what the protocol does not know",
+        Some(Answer::Serving) => Ok(()),
+        Some(answer) => {
+            let word = match answer {
+                Answer::Unknown => "UNKNOWN",
+                Answer::Serving => "SERVING",
+                Answer::NotServing => "NOT_SERVING",
+                Answer::ServiceUnknown => "SERVICE_UNKNOWN",
+                Answer::Other(_) => "what the protocol does not know",
             };
             Err(Fault::target(FailureClass::Malformed, format!("grpc.health.v1 says {word}")))
         }

@@ -12,7 +12,7 @@ const VARINT_MAX: usize = 10;
 
 /// What a server says of its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Serving {
+pub(crate) enum Answer {
     /// `UNKNOWN`
     Unknown,
     /// `SERVING`
@@ -40,7 +40,7 @@ pub(crate) fn request(service: &str) -> Bytes {
 }
 
 /// Reads a framed `HealthCheckResponse { ServingStatus status = 1; }`. `None`: it is not one, whole and alone.
-pub(crate) fn response(framed: &[u8]) -> Option<Serving> {
+pub(crate) fn response(framed: &[u8]) -> Option<Answer> {
     let (prefix, mut message) = framed.split_at_checked(PREFIX)?;
     let (compressed, length) = prefix.split_first()?;
     let length = u32::from_be_bytes(length.try_into().ok()?);
@@ -68,11 +68,11 @@ pub(crate) fn response(framed: &[u8]) -> Option<Serving> {
         }
     }
     Some(match status {
-        0 => Serving::Unknown,
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        3 => Serving::ServiceUnknown,
-        other => Serving::Other(other),
+        0 => Answer::Unknown,
+        1 => Answer::Serving,
+        2 => Answer::NotServing,
+        3 => Answer::ServiceUnknown,
+        other => Answer::Other(other),
     })
 }
 
@@ -124,16 +124,16 @@ mod tests {
     #[test]
     fn a_response_says_how_it_stands() {
         for (framed, serving) in [
-            (&b"\0\0\0\0\0"[..], Serving::Unknown),
-            (b"\0\0\0\0\x02\x08\0", Serving::Unknown),
-            (b"\0\0\0\0\x02\x08\x01", Serving::Serving),
-            (b"\0\0\0\0\x02\x08\x02", Serving::NotServing),
-            (b"\0\0\0\0\x02\x08\x03", Serving::ServiceUnknown),
-            (b"\0\0\0\0\x03\x08\x80\x01", Serving::Other(128)),
-            (b"\0\0\0\0\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", Serving::Other(u64::MAX)),
-            (b"\0\0\0\0\x04\x08\x02\x08\x01", Serving::Serving),
+            (&b"\0\0\0\0\0"[..], Answer::Unknown),
+            (b"\0\0\0\0\x02\x08\0", Answer::Unknown),
+            (b"\0\0\0\0\x02\x08\x01", Answer::Serving),
+            (b"\0\0\0\0\x02\x08\x02", Answer::NotServing),
+            (b"\0\0\0\0\x02\x08\x03", Answer::ServiceUnknown),
+            (b"\0\0\0\0\x03\x08\x80\x01", Answer::Other(128)),
+            (b"\0\0\0\0\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", Answer::Other(u64::MAX)),
+            (b"\0\0\0\0\x04\x08\x02\x08\x01", Answer::Serving),
             // Fields 2 to 5 of each wire type, and then the status.
-            (b"\0\0\0\0\x16\x10\x81\x01\x19\0\0\0\0\0\0\0\0\x22\x01x\x2d\0\0\0\0\x08\x01", Serving::Serving),
+            (b"\0\0\0\0\x16\x10\x81\x01\x19\0\0\0\0\0\0\0\0\x22\x01x\x2d\0\0\0\0\x08\x01", Answer::Serving),
         ] {
             assert_eq!(response(framed), Some(serving), "{framed:?}");
         }

@@ -47,6 +47,8 @@ pub(crate) enum PlanKind {
     Http(Box<HttpPlan>, Option<Box<TlsPlan>>),
     /// The message that is sent; over TLS, where there is a plan for it.
     Grpc(Bytes, Option<Box<TlsPlan>>),
+    /// The local command that has the check's name.
+    Agent,
 }
 
 /// What a check of type `tls` does that says nothing of how.
@@ -63,6 +65,8 @@ pub(crate) struct CheckPlan {
     pub(crate) name: String,
     pub(crate) kind: PlanKind,
     pub(crate) port: Option<u16>,
+    /// Whether a connection is to be held.
+    pub(crate) watch: bool,
     pub(crate) timeout: Duration,
     pub(crate) interval: Duration,
     pub(crate) fast_interval: Duration,
@@ -86,12 +90,14 @@ impl CheckPlan {
             }
             CheckKind::Http => PlanKind::Http(Box::new(HttpPlan::of(check)?), over_tls(ALPN_HTTP_1)?),
             CheckKind::Grpc => PlanKind::Grpc(health::request(&check.service), over_tls(ALPN_HTTP_2)?),
-            CheckKind::Heartbeat | CheckKind::Agent => return Ok(None),
+            CheckKind::Agent => PlanKind::Agent,
+            CheckKind::Heartbeat => return Ok(None),
         };
         Ok(Some(Self {
             name: check.name.clone(),
             kind,
             port: check.port,
+            watch: check.watch,
             timeout: check.timeout.as_duration(),
             interval: check.interval.as_duration(),
             fast_interval: check.fast_interval.as_duration(),
@@ -107,13 +113,19 @@ impl CheckPlan {
             PlanKind::Tls(_) => "tls",
             PlanKind::Http(..) => "http",
             PlanKind::Grpc(..) => "grpc",
+            PlanKind::Agent => "agent",
         }
+    }
+
+    /// Whether a local command does the looking.
+    pub(crate) fn is_agent(&self) -> bool {
+        matches!(self.kind, PlanKind::Agent)
     }
 
     /// The TLS under it, if there is any.
     pub(crate) fn tls(&self) -> Option<&TlsPlan> {
         match &self.kind {
-            PlanKind::Tcp => None,
+            PlanKind::Tcp | PlanKind::Agent => None,
             PlanKind::Tls(tls) => Some(tls),
             PlanKind::Http(_, tls) | PlanKind::Grpc(_, tls) => tls.as_deref(),
         }

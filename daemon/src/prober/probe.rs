@@ -12,6 +12,7 @@ use baton_core::time::Millis;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::agent::{Agents, Asked};
 use super::clock::Clock;
 use super::fault::Fault;
 use super::grpc::Call;
@@ -29,6 +30,7 @@ pub(crate) struct Means {
     pub(crate) lag: LagMeter,
     pub(crate) resolver: Resolver,
     pub(crate) roots: Roots,
+    pub(crate) agents: Agents,
 }
 
 /// How far a probe got, for whoever must say what it waited for.
@@ -42,9 +44,11 @@ pub(crate) enum Stage {
     Head,
     /// Waiting for the body.
     Body,
+    /// Waiting for a local command.
+    Agent,
 }
 
-const STAGES: [Stage; 4] = [Stage::Connecting, Stage::Handshake, Stage::Head, Stage::Body];
+const STAGES: [Stage; 5] = [Stage::Connecting, Stage::Handshake, Stage::Head, Stage::Body, Stage::Agent];
 
 /// Where a probe is. Read when it is given up, at which time nobody can be asked any more.
 #[derive(Debug, Default)]
@@ -62,6 +66,7 @@ impl Progress {
             None | Some(Stage::Connecting) => format!("no connection within {timeout}"),
             Some(Stage::Handshake) => format!("connected, but no TLS handshake within {timeout}"),
             Some(Stage::Head) => format!("connected, but no answer within {timeout}"),
+            Some(Stage::Agent) => format!("the agent did not end within {timeout}"),
             Some(Stage::Body) => format!("the body was not complete within {timeout}"),
         }
     }
@@ -109,8 +114,12 @@ impl Probe {
     }
 
     async fn attempt(&self, progress: &Progress) -> Result<(), Fault> {
-        let Target { address, plan, .. } = self.target.as_ref();
+        let Target { of, address, plan, .. } = self.target.as_ref();
         let port = plan.port.unwrap_or(address.port);
+        if let PlanKind::Agent = plan.kind {
+            progress.reached(Stage::Agent);
+            return self.means.agents.run(&Asked { check: &plan.name, of, address, port }).await;
+        }
         let mut stream = tcp::connect(&self.means.resolver, &address.host, port).await?;
         let shake = async |tls: &TlsPlan, stream: TcpStream| {
             progress.reached(Stage::Handshake);
@@ -118,7 +127,7 @@ impl Probe {
         };
         let authority = || Address { host: address.host.clone(), port }.to_string();
         match &plan.kind {
-            PlanKind::Tcp => {}
+            PlanKind::Agent | PlanKind::Tcp => {}
             PlanKind::Tls(tls) => {
                 let mut stream = shake(tls, stream).await?;
                 // Said goodbye to, so that the server's log has no complaint. Whether it hears it is not asked.

@@ -239,6 +239,31 @@ fn an_instance_comes_up_is_doubted_dies_and_comes_back() {
 }
 
 #[test]
+fn the_end_of_a_held_connection_makes_it_fast_and_accuses_nobody() {
+    let mut world = World::new(&["a"]);
+    world.service(vec![
+        Check { watch: true, ..Check::of(CheckKind::Tcp) },
+        Check { watch: true, ..Check::of(CheckKind::Http) },
+        Check::of(CheckKind::Tls),
+    ]);
+    let watching: Vec<bool> = world.prober.targets.values().map(|(target, _)| target.watch).collect();
+    assert_eq!(watching, [true, false, false], "one connection for an instance");
+    world.service(vec![Check { watch: true, ..Check::of(CheckKind::Tcp) }]);
+    world.see_all([good(), good()]);
+    world.say();
+    assert_eq!(world.pace(), Pace::Normal);
+    let target = world.only_target();
+    assert_eq!(world.prober.targets[&target].0.of, (name("web"), id("a")));
+    world.book.hinted(target, &mut world.prober);
+    assert_eq!(world.pace(), Pace::Fast);
+    let now = world.local();
+    assert_eq!(world.book.proposal(&world.state, now, &mut world.prober), None);
+    world.see_all([good()]);
+    assert_eq!(world.pace(), Pace::Normal, "it is well");
+    world.book.hinted(TargetId(99), &mut world.prober);
+}
+
+#[test]
 fn anothers_doubt_is_looked_into_at_once() {
     let mut world = World::new(&["a"]);
     world.see_all([good(), good()]);

@@ -119,12 +119,12 @@ async fn the_nodes_own_authorities_vouch_beside_the_checks() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("ca.pem");
     std::fs::write(&path, format!("# Ours.\n{}{}", other.pem(), ca.pem())).expect("written");
-    let node = ProbeConfig { ca: read_ca_file(&path).expect("certificates") };
+    let node = ProbeConfig { ca: read_ca_file(&path).expect("certificates"), ..ProbeConfig::default() };
     assert_eq!(node.ca.len(), 2);
     assert_eq!(probe_with(&node, server, &check(CheckKind::Tls)).await.0, Ok(Outcome::Success));
     assert_eq!(probe_with(&node, server, &over(by(&other), CheckKind::Tls)).await.0, Ok(Outcome::Success));
     let neither = Authority::called("three");
-    let node = ProbeConfig { ca: node.ca[..1].to_vec() };
+    let node = ProbeConfig { ca: node.ca[..1].to_vec(), ..node };
     let (seen, _) = probe_with(&node, server, &over(by(&neither), CheckKind::Tls)).await;
     assert_failed(seen, FailureClass::Connection, "TLS: unknown issuer");
 
@@ -183,7 +183,7 @@ async fn no_session_is_resumed() {
     let mut prober = prober();
     prober.insert(target(address, &over(by(&ca), CheckKind::Tls)));
     for _ in 0..3 {
-        assert_eq!(prober.next().await.remove(0).seen, Ok(Outcome::Success));
+        assert_eq!(results(&mut prober).await.remove(0).seen, Ok(Outcome::Success));
         assert_eq!(told.recv().await.flatten(), Some(rustls::HandshakeKind::Full));
     }
 }
