@@ -16,5 +16,6 @@ mod failover;
 mod garbage;
 mod openapi;
 mod partition;
+mod pick;
 mod probing;
 mod stream;
