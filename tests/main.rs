@@ -18,5 +18,6 @@ mod garbage;
 mod openapi;
 mod operator;
 mod partition;
+mod pick;
 mod probing;
 mod stream;

@@ -154,21 +154,6 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonText<MAX> {
     }
 }
 
-/// A JSON body that may be left out.
-pub(crate) struct MaybeJson(pub(crate) Option<Json>);
-
-impl<S: Send + Sync> FromRequest<S> for MaybeJson {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let JsonText(text) = JsonText::<BODY_MAX>::from_request(request, state).await?;
-        if text.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(None));
-        }
-        Json::parse(&text).map(|json| Self(Some(json))).map_err(ApiError::NotJson)
-    }
-}
-
 fn is_too_large(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
 }
@@ -184,6 +169,21 @@ fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
         .strip_prefix("application/")
         .is_some_and(|kind| kind == "json" || kind.ends_with("+json") || kind == "x-www-form-urlencoded");
     if json { Ok(()) } else { Err(ApiError::MediaType { given: short(&given).to_owned() }) }
+}
+
+/// A JSON body that may be left out.
+pub(crate) struct MaybeJson(pub(crate) Option<Json>);
+
+impl<S: Send + Sync> FromRequest<S> for MaybeJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let JsonText(bytes) = JsonText::<BODY_MAX>::from_request(request, state).await?;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(None));
+        }
+        Json::parse(&bytes).map(|json| Self(Some(json))).map_err(ApiError::NotJson)
+    }
 }
 
 /// Refuses a body where none is expected to be read; kept so that a DELETE with a body is not silently half-understood.
