@@ -168,6 +168,8 @@ fn redirect(schema: &mut Value, split: &BTreeSet<String>) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use baton_core::calls::CallOutcome;
+    use baton_core::detector::HeartbeatState;
     use baton_core::event::EventKind;
     use baton_core::json::Word;
     use baton_core::planner::{Decision, GateVerdict};
@@ -202,11 +204,13 @@ mod tests {
             words_of::<Decision>(),
             words_of::<EventKind>(),
             words_of::<FailbackMode>(),
+            words_of::<CallOutcome>(),
             words_of::<FailoverStrategy>(),
             words_of::<FailureClass>(),
             words_of::<Fencing>(),
             words_of::<GateVerdict>(),
             words_of::<Health>(),
+            words_of::<HeartbeatState>(),
             words_of::<Liveness>(),
             words_of::<LoadBalancing>(),
             words_of::<MajorityWord>(),
