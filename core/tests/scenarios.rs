@@ -12,6 +12,7 @@
 mod support;
 
 mod scenarios {
+    pub(crate) mod act;
     pub(crate) mod directive;
     pub(crate) mod judge;
     pub(crate) mod laws;
@@ -140,7 +141,10 @@ fn no_transcript_is_forgotten() {
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
         .collect();
     let told: BTreeSet<String> = STORIES.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(files, told, "each file in core/tests/scenarios has its test in core/tests/scenarios.rs, and none has two");
+    assert_eq!(
+        files, told,
+        "each file in core/tests/scenarios has its test in core/tests/scenarios.rs, and none has two"
+    );
 }
 
 #[test]
