@@ -16,6 +16,8 @@ mod failover;
 mod faults;
 mod garbage;
 mod openapi;
+mod operator;
 mod partition;
+mod pick;
 mod probing;
 mod stream;

@@ -6,12 +6,12 @@ use baton_core::breaker::BreakerState;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use baton_core::policy::{Address, Liveness, Mode, Overrides, Spec};
 use baton_core::probe::{Evidence, Health, Verdict};
-use baton_core::state::{AdminState, HealthInputs, Phase};
+use baton_core::state::{AdminState, HealthInputs, Instance, Phase, Service};
 use baton_core::time::{Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
 
-use super::{AdminView, BreakerView, JudgedView, RecoveryView};
+use super::{AdminView, BreakerView, FailureCounts, JudgedView, RecoveryView};
 
 /// What an instance is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// What an instance is to its service.
+    pub fn of(service: &Service, instance: &Instance) -> Self {
+        let active = match service.spec.mode {
+            Mode::ActivePassive => service.is_active(&instance.id),
+            Mode::ActiveActive => instance.serves(),
+        };
+        if active { Self::Active } else { Self::Passive }
+    }
+
     /// The word as it is spelt on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -110,8 +119,11 @@ pub struct InstanceView {
     pub priority: u32,
     /// Its share of calls, as registered.
     pub weight: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
+    /// How its probes and calls went, by class. Null in stale answers, in lists of services, and where the leader, who
+    /// knows, could not be asked.
+    pub failure_counts: Option<FailureCounts>,
     /// Where the signs of its life come from.
     pub liveness: Liveness,
     /// How long it may be missing before it is removed; null for never.
@@ -158,7 +170,7 @@ pub struct ServiceView {
 }
 
 /// An instance in a snapshot: enough to choose by, without the evidence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceSummary {
     /// Its id.
@@ -174,8 +186,8 @@ pub struct InstanceSummary {
     pub tier: u32,
     /// Within a tier, higher wins.
     pub priority: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
     /// Whether calls may go there.
     pub breaker: BreakerState,
     /// What an operator allows it.
@@ -185,7 +197,7 @@ pub struct InstanceSummary {
 }
 
 /// A service in a snapshot: all that events change, without the spec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSummary {
     /// Its name.

@@ -81,7 +81,7 @@ impl Entry<'_> {
             instance.recovery = None;
             instance.breaker.reset(now)
         });
-        self.tell_breaker(service, id, changed, None, Some(revision));
+        self.tell_breaker(service, id, changed, Some(revision));
         // A new epoch: every observer and the leader begin with empty windows.
         self.start_epoch(service, id, revision);
         Ok(Done::Ok)
@@ -115,7 +115,7 @@ impl Entry<'_> {
             self.instance(service, id).is_some_and(|it| it.breaker.open_until().is_some_and(|at| now >= at));
         if half_open {
             let changed = self.instance_mut(service, id).and_then(|instance| instance.breaker.elapse(now));
-            self.tell_breaker(service, id, changed, None, None);
+            self.tell_breaker(service, id, changed, None);
         }
         let recovered = |it: &Instance| it.recovery.as_ref().and_then(|recovery| recovery.due(&known.spec.recovery));
         if self.instance(service, id).and_then(recovered).is_some_and(|at| now >= at) {

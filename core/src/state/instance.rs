@@ -4,7 +4,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminState, Service, Source};
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, BreakerState};
 use crate::id::{InstanceId, NodeId, Revision};
 use crate::policy::{Liveness, RecoveryPolicy, Registration};
 use crate::probe::{Evidence, Health, Verdict};
@@ -73,6 +73,16 @@ impl Instance {
     /// Its weight at `now`, in thousandths of the registered unit.
     pub fn effective_weight(&self, policy: &RecoveryPolicy, now: ClusterTime) -> u64 {
         u64::from(self.registration.weight) * self.share(policy, now)
+    }
+
+    /// Whether calls may go there where all that are well serve: it is well, whatever somebody doubts, nobody took it out,
+    /// and its breaker lets at least trial calls through.
+    pub fn serves(&self) -> bool {
+        let well = match self.health {
+            Health::Healthy | Health::Suspect => true,
+            Health::Unhealthy | Health::Isolated | Health::Unknown => false,
+        };
+        well && self.admin.may_be_chosen() && self.breaker.state != BreakerState::Open
     }
 
     /// Since when it is missing: nobody sees it alive, and somebody looks.

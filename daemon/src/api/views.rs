@@ -1,32 +1,22 @@
 //! From the state to the words of the wire. Only telling: nothing is decided here.
 
+use std::collections::BTreeMap;
+
 use baton_client::view::{
-    ActiveView, AdminView, BreakerView, InstanceState, InstanceSummary, InstanceView, JudgedView, RecoveryView, Role,
-    ServiceSummary, ServiceView, VerdictView,
+    ActiveView, AdminView, BreakerView, FailureCounts, InstanceState, InstanceSummary, InstanceView, JudgedView,
+    RecoveryView, Role, ServiceSummary, ServiceView, VerdictView,
 };
-use baton_core::breaker::{Breaker, BreakerState};
-use baton_core::policy::{BreakerPolicy, Mode};
+use baton_core::breaker::Breaker;
+use baton_core::id::InstanceId;
+use baton_core::policy::BreakerPolicy;
 use baton_core::probe::Health;
 use baton_core::state::{Admin, Instance, Service, State};
 use baton_core::time::{ClusterTime, Millis};
 
-/// What an instance is to its service.
-pub(crate) fn role(service: &Service, instance: &Instance) -> Role {
-    let active = match service.spec.mode {
-        Mode::ActivePassive => service.is_active(&instance.id),
-        Mode::ActiveActive => serves(instance),
-    };
-    if active { Role::Active } else { Role::Passive }
-}
-
-/// Whether calls may go to an instance of an `active_active` service: it is well, whatever somebody doubts, nobody took
-/// it out, and its breaker lets at least trial calls through.
-fn serves(instance: &Instance) -> bool {
-    let well = match instance.health {
-        Health::Healthy | Health::Suspect => true,
-        Health::Unhealthy | Health::Isolated | Health::Unknown => false,
-    };
-    well && instance.admin.may_be_chosen() && instance.breaker.state != BreakerState::Open
+/// A weight as it is told: in units of the registered one, to the thousandth.
+#[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
+pub(crate) fn weight(thousandths: u64) -> f64 {
+    thousandths as f64 / 1_000.0
 }
 
 fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> BreakerView {
@@ -92,6 +82,16 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
     })
 }
 
+/// What is counted of a service's instances, where the leader could be asked.
+pub(crate) type CountsOf = Option<BTreeMap<InstanceId, FailureCounts>>;
+
+/// Adds what is counted to what is told of instances.
+pub(crate) fn count(views: &mut [InstanceView], counts: &CountsOf) {
+    for view in views {
+        view.failure_counts = counts.as_ref().and_then(|counts| counts.get(&view.id).copied());
+    }
+}
+
 /// An instance with all that is known of it at `now`.
 pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, now: ClusterTime) -> InstanceView {
     let registration = &instance.registration;
@@ -99,7 +99,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         id: instance.id.clone(),
         service: service.name.clone(),
         address: registration.address.clone(),
-        role: role(service, instance),
+        role: Role::of(service, instance),
         health: instance.health,
         counts: state.count(service, instance),
         verdicts: instance
@@ -129,7 +129,8 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         tier: registration.tier,
         priority: registration.priority,
         weight: registration.weight,
-        effective_weight: registration.weight,
+        effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
+        failure_counts: None,
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
         metadata: registration.metadata.clone(),
@@ -158,7 +159,7 @@ pub(crate) fn service(state: &State, service: &Service, now: ClusterTime) -> Ser
 }
 
 /// A service in a snapshot.
-pub(crate) fn summary(service: &Service) -> ServiceSummary {
+pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
     ServiceSummary {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -173,11 +174,11 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
             .map(|instance| InstanceSummary {
                 id: instance.id.clone(),
                 address: instance.registration.address.clone(),
-                role: role(service, instance),
+                role: Role::of(service, instance),
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
-                effective_weight: instance.registration.weight,
+                effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
                 breaker: instance.breaker.state,
                 admin: instance.admin.state,
                 generation: instance.generation,
@@ -191,7 +192,7 @@ pub(crate) fn state_of(service: &Service, instance: &Instance) -> InstanceState 
     InstanceState {
         service: service.name.clone(),
         instance: instance.id.clone(),
-        role: role(service, instance),
+        role: Role::of(service, instance),
         health: instance.health,
         phase: service.assignment.phase,
         token: service.active_token().filter(|_| service.is_active(&instance.id)),
