@@ -87,14 +87,12 @@ impl Story {
                 Ok(())
             }
             Directive::TrialCall(id, generation) => {
-                let command = judge::trial(self.service()?.as_ref(), self.instance(id)?.as_ref(), *generation);
-                let now = self.log.now;
-                if self.propose(command.clone()).is_ok() && self.last.as_ref() == Some(&command) {
-                    let instance = self.instance(id)?;
-                    let out = instance.breaker.trials_out(&self.service()?.spec.breaker, now);
-                    if !self.teller.is_silent() {
-                        return Ok(());
-                    }
+                let before = self.instance(id)?;
+                self.propose(judge::trial(&*self.service()?, &before, *generation))?;
+                let breaker = &self.instance(id)?.breaker;
+                if breaker.trials != before.breaker.trials {
+                    let now = self.log.now;
+                    let out = breaker.trials_out(&self.service()?.spec.breaker, now);
                     self.teller.remark(now, format!("granted: {out} trial calls are out"));
                 }
                 Ok(())
