@@ -140,7 +140,10 @@ fn no_transcript_is_forgotten() {
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
         .collect();
     let told: BTreeSet<String> = STORIES.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(files, told, "each file in core/tests/scenarios has its test in core/tests/scenarios.rs, and none has two");
+    assert_eq!(
+        files, told,
+        "each file in core/tests/scenarios has its test in core/tests/scenarios.rs, and none has two"
+    );
 }
 
 #[test]

@@ -106,7 +106,13 @@ impl Judge {
     }
 
     /// Calls of clients that knew the breaker at `generation`.
-    pub(crate) fn calls(&mut self, told: &CallSlice, generation: u64, instance: &Instance, now: ClusterTime) -> Option<String> {
+    pub(crate) fn calls(
+        &mut self,
+        told: &CallSlice,
+        generation: u64,
+        instance: &Instance,
+        now: ClusterTime,
+    ) -> Option<String> {
         if generation != instance.breaker.generation {
             return Some(format!(
                 "late: these calls began at generation {generation}, the breaker is at {}: they count for nothing",

@@ -209,12 +209,8 @@ impl Observer {
                 let Some((due, started, outcome)) = began else { continue };
                 let origin = local.0 - Duration::from_millis(now.0);
                 let at = |time: ClusterTime| LocalTime(origin + Duration::from_millis(time.0));
-                let timing = Timing {
-                    due: at(due),
-                    started: at(started),
-                    ended: local,
-                    timeout: timeout.as_duration(),
-                };
+                let timing =
+                    Timing { due: at(due), started: at(started), ended: local, timeout: timeout.as_duration() };
                 told.extend(watch.observe(self.node, id, self.sight, self.lag, check, &outcome, timing));
             }
             watch.detector.tick(local);
@@ -224,7 +220,13 @@ impl Observer {
     }
 
     /// One probe by hand: of one check, or of each.
-    pub(crate) fn see(&mut self, id: &InstanceId, seen: &Seen, late: Late, now: ClusterTime) -> Result<Vec<String>, String> {
+    pub(crate) fn see(
+        &mut self,
+        id: &InstanceId,
+        seen: &Seen,
+        late: Late,
+        now: ClusterTime,
+    ) -> Result<Vec<String>, String> {
         let local = self.local(now);
         let Some(watch) = self.watches.get_mut(id) else {
             return Ok(vec![format!("node {} does not observe {id}", self.node)]);
@@ -404,7 +406,8 @@ impl Watch {
         let deciding = self.is_failing().then(|| self.detector.evidence(now).check);
         let named = |check: &Check| deciding.as_ref().is_none_or(|deciding| check.name == *deciding);
         self.checks.iter().zip(&self.slots).filter(|(check, _)| named(check)).any(|(check, slot)| {
-            let patience = (check.interval.as_duration() + check.timeout.as_duration()) * UNHEARD_ROUNDS + UNHEARD_GRACE;
+            let patience =
+                (check.interval.as_duration() + check.timeout.as_duration()) * UNHEARD_ROUNDS + UNHEARD_GRACE;
             now.since(slot.heard.unwrap_or(self.asked)) > patience
         })
     }

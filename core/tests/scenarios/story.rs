@@ -8,9 +8,7 @@ use baton_core::breaker::Lets;
 use baton_core::command::{Command, InstanceAdmin, InstanceDelete, InstancePut, InstanceReset, ServicePut};
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
-use baton_core::planner::{
-    Decision, ManualRequest, instances_due, observers, plan_manual, plan_service,
-};
+use baton_core::planner::{Decision, ManualRequest, instances_due, observers, plan_manual, plan_service};
 use baton_core::state::{Instance, Service};
 use baton_core::time::{ClusterTime, Millis};
 
@@ -424,7 +422,8 @@ impl Story {
                 self.traffic(&id, &told)?;
             }
         }
-        let heard = |observer: &Observer| (observer.node, Some(observer.silent_since.map_or(Millis::ZERO, |at| now.since(at))));
+        let heard =
+            |observer: &Observer| (observer.node, Some(observer.silent_since.map_or(Millis::ZERO, |at| now.since(at))));
         let heard = self.nodes.values().map(heard).collect();
         let leading_for = now.since(self.leads_since);
         for command in observers(&self.log.state, self.leader, &heard, leading_for) {
@@ -557,9 +556,8 @@ impl Story {
 
     fn sync_judges(&mut self) -> Result {
         let service = self.service()?;
-        self.judges.retain(|id, judge| {
-            service.instances.get(id).is_some_and(|instance| judge.is_of(&service, instance))
-        });
+        self.judges
+            .retain(|id, judge| service.instances.get(id).is_some_and(|instance| judge.is_of(&service, instance)));
         for (id, instance) in &service.instances {
             let every = self.habits.get(id).and_then(|habit| habit.agreed);
             let now = self.log.now;

@@ -174,7 +174,9 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
     if let Some(recovery) = &instance.recovery {
         let policy = &service.spec.recovery;
         let held = recovery.due(policy).map_or_else(String::new, |at| format!(", held back until {}", time(at)));
-        let cools = recovery.cooling(now).map_or_else(String::new, |left| format!(", cools down until {}", time(now.plus(left))));
+        let cools = recovery
+            .cooling(now)
+            .map_or_else(String::new, |left| format!(", cools down until {}", time(now.plus(left))));
         lines.push(format!(
             "   recovery: {} failures in a row, share {}/1000{held}{cools}",
             recovery.failures,
