@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::error::ClientError;
 use crate::http::Client;
 use crate::view::{
-    ActiveView, AdminRequest, ClusterView, EventPage, InstanceView, MoveRequest, Readiness, ResetRequest, ServiceView,
-    Stored,
+    ActiveView, AdminRequest, ClusterView, EndpointsView, EventPage, InstanceView, MoveRequest, PickRequest, PickView,
+    Readiness, ResetRequest, ServiceView, Stored,
 };
 
 impl Client {
@@ -41,6 +41,16 @@ impl Client {
     /// The active of a service; the problem `no_active` where there is none.
     pub async fn active(&self, service: &ServiceName) -> Result<ActiveView, ClientError> {
         self.get(&format!("/v1/services/{service}/active")).await
+    }
+
+    /// One instance of a service that may be called now; the problem `no_instance` where there is none.
+    pub async fn pick(&self, service: &ServiceName, request: &PickRequest) -> Result<PickView, ClientError> {
+        self.post(&format!("/v1/services/{service}/pick"), request).await
+    }
+
+    /// All instances of a service that may be called now.
+    pub async fn callable(&self, service: &ServiceName) -> Result<EndpointsView, ClientError> {
+        self.get(&format!("/v1/services/{service}/endpoints")).await
     }
 
     /// One instance.

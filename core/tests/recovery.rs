@@ -248,7 +248,8 @@ fn maintenance_ends_by_itself_and_observers_begin_anew() {
     world.send(support::verdicts(1, "orders", "b", epoch, Verdict::Down)).expect("dropped in silence");
     world.verdict(1, "orders", "b", Verdict::Down).expect("dropped in silence");
     world.judge("b", Source::Calls, Verdict::Down).expect("dropped in silence");
-    assert_eq!((world.health("b"), world.at("orders", "b").verdicts.len()), (Health::Unknown, 0));
+    let b = world.at("orders", "b");
+    assert_eq!((b.health, b.verdicts.len(), b.judged.len()), (Health::Unknown, 0, 0));
 
     let during = world.at("orders", "b").epoch;
     world.pass(Millis(1_799_999));

@@ -6,6 +6,7 @@ mod condition;
 mod moves;
 mod operator;
 mod page;
+mod pick;
 mod problem;
 mod service;
 mod stream;
@@ -15,6 +16,7 @@ pub use condition::{AdminView, BreakerView, JudgedView, RecoveryView};
 pub use moves::{MoveAnswer, MoveRequest};
 pub use operator::{AdminRequest, ResetRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
+pub use pick::{EndpointView, EndpointsView, PickRequest, PickView};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use service::{
     ActiveView, InstanceState, InstanceSummary, InstanceView, Removed, Role, ServiceSummary, ServiceView, Stored,

@@ -110,8 +110,8 @@ pub struct InstanceView {
     pub priority: u32,
     /// Its share of calls, as registered.
     pub weight: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
     /// Where the signs of its life come from.
     pub liveness: Liveness,
     /// How long it may be missing before it is removed; null for never.
@@ -158,7 +158,7 @@ pub struct ServiceView {
 }
 
 /// An instance in a snapshot: enough to choose by, without the evidence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceSummary {
     /// Its id.
@@ -174,8 +174,8 @@ pub struct InstanceSummary {
     pub tier: u32,
     /// Within a tier, higher wins.
     pub priority: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
     /// Whether calls may go there.
     pub breaker: BreakerState,
     /// What an operator allows it.
@@ -185,7 +185,7 @@ pub struct InstanceSummary {
 }
 
 /// A service in a snapshot: all that events change, without the spec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSummary {
     /// Its name.

@@ -14,10 +14,11 @@ const DESCRIPTION: &str = "Baton decides which instance of a service is active, 
     `500ms`, times are RFC 3339 in UTC.";
 
 /// Tags in the order in which they are read.
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 9] = [
     ("services", "What is managed, and what is wanted of it"),
     ("instances", "The running copies of a service"),
     ("active", "Who is active, and why"),
+    ("discovery", "Whom to call"),
     ("moves", "An operator moves the active"),
     ("transitions", "The records of moves"),
     ("events", "What happened, and what happens"),
@@ -170,6 +171,7 @@ mod tests {
     use baton_core::breaker::BreakerState;
     use baton_core::event::EventKind;
     use baton_core::json::Word;
+    use baton_core::pick::PickStrategy;
     use baton_core::planner::{Decision, GateVerdict};
     use baton_core::policy::{
         AutoWord, CheckKind, Combine, FailbackMode, FailoverStrategy, Liveness, LoadBalancing, MajorityWord, Mode,
@@ -215,6 +217,7 @@ mod tests {
             words_of::<Mode>(),
             words_of::<OnQuorumLoss>(),
             words_of::<Phase>(),
+            words_of::<PickStrategy>(),
             words_of::<ProofKind>(),
             words_of::<RecoveryStrategy>(),
             words_of::<RetryOn>(),

@@ -14,6 +14,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use baton_core::id::{InstanceId, ServiceName, TransitionId};
 use baton_core::json::{FieldError, Json};
+use bytes::Bytes;
 use http_body_util::LengthLimitError;
 
 use super::error::{ApiError, invalid};
@@ -124,21 +125,40 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        expect_json(&parts.headers)?;
-        let too_large = || ApiError::BodyTooLarge { limit: BODY_MAX };
-        // A sender that says how much it will send need not send it.
-        let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| whole(length.to_str().ok()?));
-        if declared.is_some_and(|length| length > BODY_MAX as u64) {
-            return Err(too_large());
+        Json::parse(&json_text(request).await?).map(Self).map_err(ApiError::NotJson)
+    }
+}
+
+/// A JSON body that may be left out.
+pub(crate) struct MaybeJson(pub(crate) Option<Json>);
+
+impl<S: Send + Sync> FromRequest<S> for MaybeJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let text = json_text(request).await?;
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(None));
         }
-        let bytes = match tokio::time::timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await {
-            Err(_) => return Err(ApiError::BodyTimeout),
-            Ok(Err(error)) if is_too_large(&error) => return Err(too_large()),
-            Ok(Err(_)) => return Err(ApiError::BodyBroken),
-            Ok(Ok(bytes)) => bytes,
-        };
-        Json::parse(&bytes).map(Self).map_err(ApiError::NotJson)
+        Json::parse(&text).map(|json| Self(Some(json))).map_err(ApiError::NotJson)
+    }
+}
+
+/// A body that says it is JSON, read to its end within the limits.
+async fn json_text(request: Request) -> Result<Bytes, ApiError> {
+    let (parts, body) = request.into_parts();
+    expect_json(&parts.headers)?;
+    let too_large = || ApiError::BodyTooLarge { limit: BODY_MAX };
+    // A sender that says how much it will send need not send it.
+    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| whole(length.to_str().ok()?));
+    if declared.is_some_and(|length| length > BODY_MAX as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await {
+        Err(_) => Err(ApiError::BodyTimeout),
+        Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::BodyBroken),
+        Ok(Ok(bytes)) => Ok(bytes),
     }
 }
 

@@ -20,6 +20,7 @@ use super::query::Query;
 use crate::store::View;
 
 const REQUESTS: &str = "baton_http_requests_total";
+pub(super) const PICKS: &str = "baton_picks_total";
 const SECONDS: &str = "baton_http_request_seconds";
 
 /// Bounds of the latency histogram in seconds: from what a stale read takes to the time by which a default one gives
@@ -38,6 +39,7 @@ pub(crate) fn recorder() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_counter!(REQUESTS, "Requests to the API, by method, route and status");
     describe_histogram!(SECONDS, "Time from a request to the head of its answer, streams and long polls left out");
+    describe_counter!(PICKS, "Instances chosen for callers, by strategy and outcome");
     describe_gauge!("baton_raft_term", "The Raft term");
     describe_gauge!("baton_raft_is_leader", "1 on the leader, else 0");
     describe_gauge!("baton_raft_applied_index", "The last log entry in this node's state");

@@ -18,6 +18,7 @@ mod measures;
 mod meta;
 mod moves;
 mod operator;
+mod pick;
 mod query;
 mod services;
 mod sse;
@@ -59,6 +60,8 @@ pub(crate) struct ApiState {
     shutdown: CancellationToken,
     /// The last state hash, since it costs a walk over the whole state.
     hash: Arc<cluster::HashCache>,
+    /// Whose turn it is, service by service.
+    pickers: Arc<pick::Pickers>,
 }
 
 impl ApiState {
@@ -70,7 +73,7 @@ impl ApiState {
         shutdown: CancellationToken,
     ) -> Self {
         let allowed_hosts = allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { consensus, metrics, allowed_hosts, shutdown, hash: Arc::default() }
+        Self { consensus, metrics, allowed_hosts, shutdown, hash: Arc::default(), pickers: Arc::default() }
     }
 }
 
@@ -93,6 +96,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(active::is_active))
         .routes(routes!(active::is_passive))
         .routes(routes!(active::is_healthy))
+        .routes(routes!(pick::pick))
+        .routes(routes!(pick::endpoints))
         .routes(routes!(explain::explain))
         .routes(routes!(moves::failover))
         .routes(routes!(moves::switchover))

@@ -4,29 +4,26 @@ use baton_client::view::{
     ActiveView, AdminView, BreakerView, InstanceState, InstanceSummary, InstanceView, JudgedView, RecoveryView, Role,
     ServiceSummary, ServiceView, VerdictView,
 };
-use baton_core::breaker::{Breaker, BreakerState};
+use baton_core::breaker::Breaker;
+use baton_core::pick::may_be_called;
 use baton_core::policy::{BreakerPolicy, Mode};
 use baton_core::probe::Health;
 use baton_core::state::{Admin, Instance, Service, State};
 use baton_core::time::{ClusterTime, Millis};
 
-/// What an instance is to its service.
-pub(crate) fn role(service: &Service, instance: &Instance) -> Role {
-    let active = match service.spec.mode {
-        Mode::ActivePassive => service.is_active(&instance.id),
-        Mode::ActiveActive => serves(instance),
-    };
-    if active { Role::Active } else { Role::Passive }
+/// A weight as it is told, in units of the registered one, or a share: to the thousandth.
+#[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
+pub(crate) fn weight(thousandths: u64) -> f64 {
+    thousandths as f64 / 1_000.0
 }
 
-/// Whether calls may go to an instance of an `active_active` service: it is well, whatever somebody doubts, nobody took
-/// it out, and its breaker lets at least trial calls through.
-fn serves(instance: &Instance) -> bool {
-    let well = match instance.health {
-        Health::Healthy | Health::Suspect => true,
-        Health::Unhealthy | Health::Isolated | Health::Unknown => false,
+/// What an instance is to its service at `now`.
+pub(crate) fn role(service: &Service, instance: &Instance, now: ClusterTime) -> Role {
+    let active = match service.spec.mode {
+        Mode::ActivePassive => service.is_active(&instance.id),
+        Mode::ActiveActive => may_be_called(service, instance, now),
     };
-    well && instance.admin.may_be_chosen() && instance.breaker.state != BreakerState::Open
+    if active { Role::Active } else { Role::Passive }
 }
 
 fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> BreakerView {
@@ -63,14 +60,8 @@ fn recovery(service: &Service, instance: &Instance, now: ClusterTime) -> Option<
         held_back: recovery.back_since.is_none(),
         back_in_ms: ms(recovery.due(policy).map(|due| due.since(now))),
         cooldown_ms: ms(recovery.cooling(now)),
-        share: share(recovery.share(policy, now)),
+        share: weight(recovery.share(policy, now)),
     })
-}
-
-/// Thousandths as a share.
-#[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
-fn share(thousandths: u64) -> f64 {
-    thousandths as f64 / 1_000.0
 }
 
 /// The active of a service, if there is one.
@@ -99,7 +90,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         id: instance.id.clone(),
         service: service.name.clone(),
         address: registration.address.clone(),
-        role: role(service, instance),
+        role: role(service, instance, now),
         health: instance.health,
         counts: state.count(service, instance),
         verdicts: instance
@@ -129,7 +120,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         tier: registration.tier,
         priority: registration.priority,
         weight: registration.weight,
-        effective_weight: registration.weight,
+        effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
         metadata: registration.metadata.clone(),
@@ -158,7 +149,7 @@ pub(crate) fn service(state: &State, service: &Service, now: ClusterTime) -> Ser
 }
 
 /// A service in a snapshot.
-pub(crate) fn summary(service: &Service) -> ServiceSummary {
+pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
     ServiceSummary {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -173,11 +164,11 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
             .map(|instance| InstanceSummary {
                 id: instance.id.clone(),
                 address: instance.registration.address.clone(),
-                role: role(service, instance),
+                role: role(service, instance, now),
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
-                effective_weight: instance.registration.weight,
+                effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
                 breaker: instance.breaker.state,
                 admin: instance.admin.state,
                 generation: instance.generation,
@@ -187,11 +178,11 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
 }
 
 /// An instance in the few words that a load balancer's check gets.
-pub(crate) fn state_of(service: &Service, instance: &Instance) -> InstanceState {
+pub(crate) fn state_of(service: &Service, instance: &Instance, now: ClusterTime) -> InstanceState {
     InstanceState {
         service: service.name.clone(),
         instance: instance.id.clone(),
-        role: role(service, instance),
+        role: role(service, instance, now),
         health: instance.health,
         phase: service.assignment.phase,
         token: service.active_token().filter(|_| service.is_active(&instance.id)),

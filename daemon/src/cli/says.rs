@@ -160,7 +160,7 @@ pub(super) mod tests {
             tier: 0,
             priority: 100,
             weight: 1,
-            effective_weight: 1,
+            effective_weight: 1.0,
             liveness: Liveness::Probe,
             deregister_after: None,
             metadata: std::collections::BTreeMap::new(),
