@@ -7,7 +7,7 @@ use baton_core::breaker::BreakerState;
 use baton_core::command::{Command, InstancesDue, Refusal};
 use baton_core::event::EventKind;
 use baton_core::planner::{Decision, ManualMove, ManualRequest, instances_due, plan_manual};
-use baton_core::policy::{Liveness, RecoveryPolicy, RecoveryStrategy, Spec};
+use baton_core::policy::{Liveness, Mode, RecoveryPolicy, RecoveryStrategy, Spec};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::{AdminState, Source, State};
 use baton_core::time::Millis;
@@ -189,6 +189,19 @@ fn the_holder_is_never_removed_by_time_nor_the_one_that_held_last() {
     world.pass(Millis::secs(60));
     let left: Vec<String> = world.service("orders").instances.keys().map(ToString::to_string).collect();
     assert_eq!(left, ["a"], "a may still work: it is what a proof is owed about");
+}
+
+#[test]
+fn where_all_serve_all_that_are_dead_are_removed() {
+    let mut world = orders(|_| {});
+    world.put_service("orders", |spec| spec.mode = Mode::ActiveActive);
+    for id in ["a", "b", "c"] {
+        world.put_instance("orders", id, |it| it.deregister_after = Some(Millis::secs(60)));
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.pass(Millis::secs(60));
+    assert!(world.service("orders").instances.is_empty());
+    assert!(world.service("orders").assignment.last_holder.is_some(), "that somebody served is not forgotten");
 }
 
 #[test]
