@@ -106,6 +106,14 @@ pub(super) fn standing(service: &Service, instance: &Instance, now: ClusterTime)
     }
 }
 
+/// Whether calls may go to `instance` at all: as a matter of course, with a trial, or where nobody better may be called.
+pub fn may_be_called(service: &Service, instance: &Instance, now: ClusterTime) -> bool {
+    match standing(service, instance, now) {
+        Standing::Well | Standing::Doubted => true,
+        Standing::Sick(_) | Standing::Refused(_) => false,
+    }
+}
+
 /// When its cool-down ends, if it cools down at `now`.
 pub(super) fn cooldown_end(instance: &Instance, now: ClusterTime) -> Option<ClusterTime> {
     instance.recovery.as_ref().and_then(|recovery| recovery.cooling(now)).map(|left| now.plus(left))
