@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use baton_client::view::{
-    ActiveView, FailureCounts, InstanceState, InstanceSummary, InstanceView, Role, ServiceSummary, ServiceView,
-    VerdictView,
+    ActiveView, InstanceState, InstanceSummary, InstanceView, Role, ServiceSummary, ServiceView, VerdictView,
 };
 use baton_core::id::InstanceId;
 use baton_core::probe::Health;
 use baton_core::state::{Instance, Service, State};
+
+use crate::reports::wire::Known;
 
 /// The active of a service, if there is one.
 pub(crate) fn active(service: &Service) -> Option<ActiveView> {
@@ -29,13 +30,15 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
     })
 }
 
-/// What is counted of a service's instances, where the leader could be asked.
-pub(crate) type CountsOf = Option<BTreeMap<InstanceId, FailureCounts>>;
+/// What the leader knows of a service's instances beside the log, where it could be asked.
+pub(crate) type CountsOf = Option<BTreeMap<InstanceId, Known>>;
 
 /// Adds what is counted to what is told of instances.
 pub(crate) fn count(views: &mut [InstanceView], counts: &CountsOf) {
     for view in views {
-        view.failure_counts = counts.as_ref().and_then(|counts| counts.get(&view.id).copied());
+        let known = counts.as_ref().and_then(|counts| counts.get(&view.id));
+        view.failure_counts = known.map(|known| known.counts);
+        view.lag = known.and_then(|known| known.lag);
     }
 }
 
@@ -70,6 +73,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
         metadata: registration.metadata.clone(),
         overrides: registration.overrides.clone(),
         session: instance.session.clone(),
+        lag: None,
         generation: instance.generation,
         registered_at: instance.registered_at,
     }

@@ -252,6 +252,7 @@ mod tests {
             metadata: std::collections::BTreeMap::new(),
             overrides: Overrides::default(),
             session: None,
+            lag: None,
             generation: 1,
             registered_at: WallTime(0),
         }

@@ -19,7 +19,7 @@ use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 
 use super::counts::Counts;
 use super::watched::{BreakerWish, Fate, Watched};
-use crate::reports::wire::{Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, SliceOf, TotalsAsk};
+use crate::reports::wire::{Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, Known, SliceOf, TotalsAsk};
 
 /// The most judgements in one command: a log entry of a few hundred kilobytes at most.
 pub(super) const JUDGEMENTS_MAX: usize = 500;
@@ -235,7 +235,7 @@ impl Book {
         let alarm = alarm_of(watched);
         // The news of a new session may come later than its first heartbeat.
         watched.follow(&service.spec, instance, now);
-        watched.observe_beat(Heartbeat { state: beat.state }, now);
+        watched.observe_beat(Heartbeat { state: beat.state }, beat.lag, now);
         let differs = watched.verdict(Source::Heartbeats) != committed(instance, Source::Heartbeats);
         self.alarms.remove(&(alarm, key.clone()));
         self.set_alarm(&key, now);
@@ -254,9 +254,15 @@ impl Book {
         self.counts.told(state, from, told);
     }
 
-    /// What is counted of a service's instances.
-    pub(super) fn counts(&self, state: &State, service: &ServiceName) -> CountsAnswer {
-        self.counts.of(state, service)
+    /// What is known of a service's instances beside the log.
+    pub(super) fn counts(&self, state: &State, name: &ServiceName) -> CountsAnswer {
+        let held = self.watched.get(name);
+        let instances = state.service(name).into_iter().flat_map(|service| service.instances.values());
+        let known = instances.map(|instance| {
+            let lag = held.and_then(|held| held.get(&instance.id)).and_then(|watched| watched.lag());
+            (instance.id.clone(), Known { counts: self.counts.of(name, instance), lag })
+        });
+        CountsAnswer { instances: known.collect() }
     }
 
     /// Lets time pass for windows: some may have emptied.

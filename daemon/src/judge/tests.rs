@@ -506,11 +506,11 @@ fn counts_of_all_nodes_add_up_and_go_with_their_epoch() {
     let mut world = World::new(|_| {});
     world.register("a", None);
     let timeouts = |timeout| CallCounts { timeout, ..CallCounts::default() };
-    let mut told = |world: &mut World, node, boot, probes, calls, epoch| {
+    let told = |world: &mut World, node, boot, probes, calls, epoch| {
         let total =
             TotalOf { service: orders(), instance: id("a"), epoch, probes: timeouts(probes), calls: timeouts(calls) };
         world.book.totals(&world.state, node, TotalsAsk { boot, totals: vec![total] });
-        let counts = world.book.counts(&world.state, &orders()).counts[&id("a")];
+        let counts = world.book.counts(&world.state, &orders()).instances[&id("a")].counts;
         (counts.probes.timeout, counts.calls.timeout)
     };
     let epoch = world.instance("a").epoch;
@@ -523,7 +523,7 @@ fn counts_of_all_nodes_add_up_and_go_with_their_epoch() {
     let (reason, actor) = ("looked at it".to_owned(), "ann".to_owned());
     world.commit(Command::InstanceReset(InstanceReset { service, instance, reason, actor }));
     let counts = world.book.counts(&world.state, &orders());
-    assert_eq!(counts.counts[&id("a")].probes, CallCounts::default());
+    assert_eq!(counts.instances[&id("a")].counts.probes, CallCounts::default());
     let epoch = world.instance("a").epoch;
     assert_eq!(told(&mut world, 2, 1, 1, 0, epoch), (1, 0));
 }
