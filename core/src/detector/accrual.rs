@@ -332,3 +332,237 @@ impl Detector for AccrualDetector {
         self.verdict = Verdict::Unknown;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::time::Millis;
+
+    const OK: Observation<'_> = Observation::Heartbeat(Heartbeat { state: HeartbeatState::Ok });
+    const DEGRADED: Observation<'_> = Observation::Heartbeat(Heartbeat { state: HeartbeatState::Degraded });
+    const FAILING: Observation<'_> = Observation::Heartbeat(Heartbeat { state: HeartbeatState::Failing });
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    const fn at(time: u64) -> LocalTime {
+        LocalTime(ms(time))
+    }
+
+    /// Phi 8, a heartbeat a second expected, never down before 1.5 s, surely after 10 s.
+    fn detector() -> AccrualDetector {
+        AccrualDetector::new(8.0, ms(1_000), ms(1_500), ms(10_000))
+    }
+
+    /// Heartbeats at 0, `step`, 2 × `step`, ...; answers the time of the last one.
+    fn beat(detector: &mut AccrualDetector, from: u64, step: u64, times: u64) -> u64 {
+        for beat in 0..times {
+            detector.observe(&OK, at(from + beat * step));
+        }
+        from + (times - 1) * step
+    }
+
+    /// Ticks every millisecond from `from` to `to`; answers the changes with their time.
+    fn tick(detector: &mut AccrualDetector, from: u64, to: u64) -> Vec<(u64, Verdict)> {
+        (from..=to).filter_map(|time| detector.tick(at(time)).map(|next| (time, next))).collect()
+    }
+
+    #[test]
+    fn phi_is_what_the_normal_distribution_says_to_a_sixth() {
+        for (y, phi) in [(0.0, 0.301), (1.281_6, 1.0), (2.326_3, 2.0), (3.719_0, 4.0), (5.612, 8.0)] {
+            assert!((phi_at(y) - phi).abs() <= phi / 6.0, "{y}: {}", phi_at(y));
+        }
+        assert!(phi_at(-10.0) < 1e-30 && phi_at(-10.0) > 0.0, "{}", phi_at(-10.0));
+        assert!(phi_at(40.0).is_finite() && phi_at(-1e9) == 0.0 && phi_at(1e9).is_finite());
+        for wanted in [0.05, 0.5, 4.0, 8.0, 100.0] {
+            assert!((phi_at(distance_of(wanted)) - wanted).abs() < 1e-9, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn a_regular_heart_is_missed_after_little_more_than_two_beats() {
+        let mut detector = detector();
+        let last = beat(&mut detector, 5_000, 1_000, 200);
+        assert_eq!(detector.verdict(), Verdict::Up);
+        let mut doubted = detector.clone();
+        doubted.tick(at(last + 1_990));
+        let evidence = doubted.evidence(at(last + 1_990));
+        assert_eq!((doubted.verdict(), evidence.class), (Verdict::Suspect, Some(FailureClass::Timeout)));
+        assert!(evidence.detail.starts_with("no heartbeat for 1990 ms (phi "), "{}", evidence.detail);
+        let told = tick(&mut detector, last, last + 20_000);
+        let [(suspect, Verdict::Suspect), (down, Verdict::Down)] = told[..] else { panic!("{told:?}") };
+        assert!((1_800..2_000).contains(&(suspect - last)), "a doubt after {} ms", suspect - last);
+        assert!((2_200..2_400).contains(&(down - last)), "down after {} ms", down - last);
+        let evidence = detector.evidence(at(down));
+        assert_eq!(evidence.detail, format!("no heartbeat for {} ms (phi 8.0)", down - last));
+        assert_eq!((evidence.class, evidence.streak), (Some(FailureClass::Timeout), 2));
+        assert_eq!(evidence.first_failure_age, Some(Millis(down - last)));
+        assert_eq!(detector.observe(&OK, at(down + 5_000)), Some(Verdict::Up), "one heartbeat and it is back");
+        assert!(tick(&mut detector, down + 5_000, down + 6_500).is_empty(), "the outage was no interval");
+    }
+
+    #[test]
+    fn an_outage_that_nobody_saw_is_no_interval_either() {
+        let mut detector = detector();
+        let last = beat(&mut detector, 0, 1_000, 50);
+        let habit = detector.bounds;
+        detector.observe(&OK, at(last + 9_000));
+        assert_eq!(detector.bounds, habit);
+        detector.observe(&OK, at(last + 9_900));
+        assert_ne!(detector.bounds, habit, "this one was");
+    }
+
+    #[test]
+    fn one_lost_heartbeat_accuses_nobody() {
+        let mut detector = detector();
+        let last = beat(&mut detector, 0, 1_000, 50);
+        assert_eq!(tick(&mut detector, last, last + 2_000).last().map(|told| told.1), Some(Verdict::Suspect));
+        assert_eq!(detector.observe(&OK, at(last + 2_000)), Some(Verdict::Up));
+    }
+
+    #[test]
+    fn an_irregular_heart_is_given_more_time() {
+        let mut regular = detector();
+        let mut irregular = detector();
+        beat(&mut regular, 0, 1_000, 120);
+        let mut time = 0;
+        for beat in 0_u64..120 {
+            time += [200, 1_800, 1_000, 1_400, 600][(beat % 5) as usize];
+            // Those of 200 ms are taken for extra heartbeats.
+            irregular.observe(&OK, at(time));
+        }
+        assert!(irregular.bounds.down > regular.bounds.down + ms(400), "{:?} {:?}", irregular.bounds, regular.bounds);
+    }
+
+    #[test]
+    fn extra_heartbeats_do_not_make_it_impatient() {
+        let mut detector = detector();
+        let before = detector.bounds;
+        for beat in 0..500 {
+            detector.observe(&OK, at(beat * 100));
+        }
+        assert_eq!(detector.bounds, before);
+    }
+
+    #[test]
+    fn neither_before_the_pause_nor_after_the_deadline() {
+        let mut patient = AccrualDetector::new(8.0, ms(1_000), ms(5_000), ms(10_000));
+        let last = beat(&mut patient, 0, 1_000, 100);
+        assert_eq!(tick(&mut patient, last, last + 9_000).last(), Some(&(last + 5_000, Verdict::Down)));
+        let mut strict = AccrualDetector::new(100.0, ms(1_000), ms(0), ms(3_000));
+        let last = beat(&mut strict, 0, 1_000, 100);
+        assert_eq!(tick(&mut strict, last, last + 9_000).last(), Some(&(last + 3_000, Verdict::Down)));
+        let mut askew = AccrualDetector::new(8.0, ms(1_000), ms(9_000), ms(1_000));
+        let last = beat(&mut askew, 0, 1_000, 100);
+        assert_eq!(tick(&mut askew, last, last + 9_000).last(), Some(&(last + 9_000, Verdict::Down)), "the pause wins");
+    }
+
+    #[test]
+    fn what_it_says_of_itself_counts_at_once() {
+        let mut detector = detector();
+        let story = [
+            (0, OK, Some(Verdict::Up)),
+            (1_000, DEGRADED, Some(Verdict::Suspect)),
+            (2_000, DEGRADED, None),
+            (3_000, FAILING, Some(Verdict::Down)),
+            (4_000, DEGRADED, Some(Verdict::Suspect)),
+            (5_000, OK, Some(Verdict::Up)),
+            (6_000, FAILING, Some(Verdict::Down)),
+        ];
+        for (time, seen, expected) in story {
+            assert_eq!(detector.observe(&seen, at(time)), expected, "at {time}");
+        }
+        assert_eq!(detector.evidence(at(6_000)).detail, "it says of itself that it is failing");
+        assert_eq!(detector.next_change(at(6_000)), None, "it can only get better, and silence does not help");
+        assert_eq!(tick(&mut detector, 6_000, 30_000), []);
+        assert_eq!(detector.evidence(at(30_000)).class, Some(FailureClass::Timeout), "silent beside, by now");
+    }
+
+    #[test]
+    fn who_was_never_heard_is_unknown_until_the_deadline() {
+        let mut detector = detector();
+        assert_eq!(detector.next_change(at(50_000)), Some(at(50_000)), "somebody must begin the clock");
+        assert_eq!(tick(&mut detector, 50_000, 70_000), [(60_000, Verdict::Down)]);
+        assert_eq!(detector.observe(&OK, at(70_000)), Some(Verdict::Up));
+    }
+
+    #[test]
+    fn a_stop_of_the_judge_accuses_nobody() {
+        let mut up = detector();
+        let last = beat(&mut up, 0, 1_000, 50);
+        let mut missing = up.clone();
+        missing.tick(at(last + 9_000));
+        assert_eq!(missing.verdict(), Verdict::Down);
+        // Ten minutes pass in which nobody looked.
+        let woke = last + 600_000;
+        assert_eq!(up.forgive(at(woke)), None);
+        assert_eq!(tick(&mut up, woke, woke + 1_500), [], "still up");
+        assert_eq!(missing.forgive(at(woke)), Some(Verdict::Unknown), "it may have come back meanwhile");
+        assert_eq!(tick(&mut missing, woke, woke + 10_000), [(woke + 10_000, Verdict::Down)]);
+        // The stop is not learnt as an interval, and the heart's habit is still known.
+        let habit = up.bounds;
+        up.observe(&OK, at(woke + 1_500));
+        assert_eq!(up.bounds, habit);
+        assert_eq!(tick(&mut up, woke + 1_500, woke + 9_000).len(), 2);
+        up.reset();
+        assert_eq!((up.verdict(), up.phi(at(woke))), (Verdict::Unknown, 0.0));
+    }
+
+    #[test]
+    fn a_clock_that_stands_or_goes_back_is_harmless() {
+        let mut detector = detector();
+        let last = beat(&mut detector, 10_000, 1_000, 20);
+        for time in [last, last, last - 9_000, 0] {
+            assert_eq!((detector.observe(&OK, at(time)), detector.tick(at(time))), (None, None));
+        }
+        assert_eq!(tick(&mut detector, last, last + 1_500), [], "silence is counted from the latest heartbeat");
+    }
+
+    #[test]
+    fn settings_beyond_reason_do_not_break_it() {
+        for (phi, expected) in
+            [(f64::NAN, Duration::ZERO), (f64::INFINITY, Duration::MAX), (-1.0, Duration::MAX), (0.0, ms(1))]
+        {
+            let mut detector = AccrualDetector::new(phi, expected, Duration::ZERO, Duration::MAX);
+            for time in 0..300 {
+                detector.observe(&OK, LocalTime(Duration::from_secs(time * 100_000)));
+                detector.tick(LocalTime(Duration::from_secs(time * 100_000 + 50_000)));
+            }
+            assert!(!detector.phi(LocalTime(Duration::MAX)).is_nan(), "{phi} {expected:?}");
+        }
+    }
+
+    proptest! {
+        /// Whoever sleeps until `next_change` misses nothing, and does not wake for nothing.
+        #[test]
+        fn the_next_change_is_when_it_is_said_to_be(
+            phi in 0.1_f64..20.0,
+            gaps in proptest::collection::vec(1_u64..3_000, 1..150),
+            pause in 0_u64..4_000,
+            deadline in 0_u64..8_000,
+        ) {
+            let mut detector = AccrualDetector::new(phi, ms(1_000), ms(pause), ms(deadline));
+            let mut now = 0;
+            for gap in gaps {
+                now += gap;
+                detector.observe(&OK, at(now));
+            }
+            let mut told = Vec::new();
+            while let Some(next) = detector.next_change(at(now)) {
+                let mut earlier = detector.clone();
+                prop_assert_eq!(earlier.tick(LocalTime(next.0.saturating_sub(Duration::from_nanos(1)).max(ms(now)))), None);
+                let change = detector.tick(next);
+                prop_assert!(change.is_some());
+                told.extend(change);
+            }
+            prop_assert_eq!(told.last(), Some(&Verdict::Down));
+            // The running sums against adding up the ring.
+            let Intervals { ring, held, sum, squares, .. } = &detector.intervals;
+            prop_assert_eq!(*sum, ring[..*held].iter().map(|sample| u64::from(*sample)).sum::<u64>());
+            prop_assert_eq!(*squares, ring[..*held].iter().map(|sample| square(*sample)).sum::<u128>());
+        }
+    }
+}

@@ -176,3 +176,132 @@ impl Detector for CallJudge {
         self.trip.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::calls::{Call, CallOutcome};
+    use crate::detector::{CONSECUTIVE_CALLS, ERROR_RATE, SLOW_CALLS};
+    use crate::policy::{Combine, Spec};
+    use crate::probe::Outcome;
+
+    const fn at(ms: u64) -> LocalTime {
+        LocalTime(Duration::from_millis(ms))
+    }
+
+    /// By the defaults: 5 in a row; half of at least 10 within 10 s; p95 of 30 s.
+    fn judge(combine: Combine) -> CallJudge {
+        let spec = Spec::default();
+        CallJudge::new(&Detection { combine, ..spec.detection }, &spec.breaker)
+    }
+
+    /// `x` a failure, `.` a success of 10 ms, `~` one of a minute.
+    fn slice(calls: &str) -> CallSlice {
+        let mut slice = CallSlice::default();
+        for letter in calls.chars() {
+            let (outcome, ms) = match letter {
+                'x' => (CallOutcome::ServerError, 1),
+                '~' => (CallOutcome::Success, 60_000),
+                _ => (CallOutcome::Success, 10),
+            };
+            slice.record(&Call { outcome, latency: Some(Duration::from_millis(ms)), count: 1 });
+        }
+        slice
+    }
+
+    fn observe(judge: &mut CallJudge, ms: u64, calls: &str) -> Option<Verdict> {
+        judge.observe(&Observation::Calls(&slice(calls)), at(ms))
+    }
+
+    #[test]
+    fn each_part_can_accuse() {
+        for (calls, accuser) in [
+            ("....................xxxxx", CONSECUTIVE_CALLS),
+            ("x.x.x.x.x.x.x.x.x.x.", ERROR_RATE),
+            ("~~~~~~~~~~~~~~~~~~~~~~~~~.", SLOW_CALLS),
+        ] {
+            let mut any = judge(Combine::Any);
+            assert_eq!(observe(&mut any, 0, calls), Some(Verdict::Down), "{accuser}");
+            assert_eq!(any.evidence(at(0)).check, accuser);
+            let mut all = judge(Combine::All);
+            assert_eq!(observe(&mut all, 0, calls), Some(Verdict::Suspect), "{accuser}");
+            assert_eq!(all.evidence(at(0)).check, accuser);
+        }
+        let mut all = judge(Combine::All);
+        assert_eq!(observe(&mut all, 0, "xxxxxxxxxxxx"), Some(Verdict::Down), "no latency tells of the work here");
+    }
+
+    #[test]
+    fn silence_makes_it_unknown_and_probes_are_not_its_business() {
+        let mut any = judge(Combine::Any);
+        assert_eq!(any.observe(&Observation::Probe { check: 0, outcome: &Outcome::Success }, at(0)), None);
+        assert_eq!(observe(&mut any, 100, "xxxxxxxxxxxx"), Some(Verdict::Down));
+        assert_eq!(any.tick(at(29_000)), None, "the row is remembered for as long as the longest window");
+        assert_eq!(any.tick(at(31_000)), Some(Verdict::Unknown));
+    }
+
+    #[test]
+    fn a_row_opens_the_breaker_even_when_it_is_over() {
+        let mut any = judge(Combine::Any);
+        observe(&mut any, 0, "...xxxx");
+        assert_eq!(any.breaker_signal(), None);
+        observe(&mut any, 100, "x...............");
+        let numbers =
+            BreakerNumbers { consecutive_failures: 5, calls: 23, failures: 5, class: Some(FailureClass::ServerError) };
+        assert_eq!(any.breaker_signal(), Some(numbers));
+        assert_ne!(any.verdict(), Verdict::Down, "it answers again");
+        // It began and ended within one slice.
+        let mut any = judge(Combine::Any);
+        observe(&mut any, 0, "..........xxxxxx.........");
+        assert_eq!(any.breaker_signal().map(|numbers| numbers.consecutive_failures), Some(6));
+        assert_eq!(any.verdict(), Verdict::Suspect);
+    }
+
+    #[test]
+    fn a_share_of_enough_calls_opens_the_breaker() {
+        let mut any = judge(Combine::Any);
+        for (ms, calls, expected) in [
+            (0, "x.x.x.x.x", None),
+            // Nine calls are too few, the tenth makes it five of ten.
+            (100, ".", Some((10, 5))),
+            // The numbers stay those that opened it.
+            (200, "x.x.x.x.x.x.x.x.", Some((10, 5))),
+        ] {
+            observe(&mut any, ms, calls);
+            assert_eq!(any.breaker_signal().map(|numbers| (numbers.calls, numbers.failures)), expected, "at {ms}");
+        }
+        assert_eq!((any.breaker_numbers().calls, any.breaker_numbers().failures), (26, 13));
+        // Below the share, and when the failures have left the window before the rest came.
+        let mut any = judge(Combine::Any);
+        observe(&mut any, 0, "x.x.x.x..");
+        observe(&mut any, 10_000, "x.x.x.x..");
+        assert_eq!(any.breaker_signal(), None);
+    }
+
+    #[test]
+    fn what_was_dealt_with_says_nothing_any_more() {
+        let mut any = judge(Combine::Any);
+        observe(&mut any, 0, "xxxxxxxxxxxx");
+        assert!(any.breaker_signal().is_some());
+        any.breaker_reset();
+        assert_eq!((any.breaker_signal(), any.breaker_numbers().calls), (None, 0));
+        assert_eq!(any.verdict(), Verdict::Down, "the verdict is another matter");
+        observe(&mut any, 100, "xxxx");
+        assert_eq!(any.breaker_signal(), None, "the row began anew for the breaker");
+        observe(&mut any, 200, "x");
+        assert_eq!(any.breaker_signal().map(|numbers| numbers.consecutive_failures), Some(5));
+        any.reset();
+        assert_eq!((any.breaker_signal(), any.verdict()), (None, Verdict::Unknown));
+    }
+
+    #[test]
+    fn no_calls_are_no_news() {
+        let mut any = judge(Combine::Any);
+        observe(&mut any, 0, "xxxx");
+        assert_eq!(observe(&mut any, 100, ""), None);
+        observe(&mut any, 200, "x");
+        assert_eq!(any.breaker_signal().map(|numbers| numbers.consecutive_failures), Some(5));
+    }
+}

@@ -31,7 +31,6 @@ use super::{Detector, Observation, age, turn};
 use crate::calls::Latencies;
 use crate::policy::SlowCalls;
 use crate::probe::{Evidence, FailureClass, LocalTime, Verdict};
-use crate::time::Millis;
 use crate::window::Window;
 
 /// What its evidence is signed with.
@@ -110,9 +109,7 @@ impl SlowCallDetector {
     /// Judges the window that ends at `now`.
     fn judge(&mut self, now: LocalTime) -> Option<Verdict> {
         let sum = self.window.sum(now);
-        let count = sum.count();
-        let enough = count >= u64::from(self.policy.min_requests.max(1));
-        self.percentile = if enough { sum.percentile_of(self.policy.percentile, count) } else { None };
+        (_, self.percentile) = sum.percentile_of(self.policy.percentile, u64::from(self.policy.min_requests));
         let next = match self.percentile {
             None => Verdict::Unknown,
             Some(percentile) if percentile > self.limit() => Verdict::Down,
@@ -204,6 +201,7 @@ impl Detector for SlowCallDetector {
 mod tests {
     use super::*;
     use crate::calls::{Call, CallOutcome, CallSlice};
+    use crate::time::Millis;
 
     const fn at(ms: u64) -> LocalTime {
         LocalTime(Duration::from_millis(ms))
@@ -273,6 +271,18 @@ mod tests {
         assert_eq!((detector.verdict(), detector.baseline()), (Verdict::Unknown, None));
         assert_eq!(play(&mut detector, (70..200).map(|second| (second, 1_000))), [(71, Verdict::Up)]);
         assert!(detector.baseline().unwrap() > Duration::from_millis(900));
+    }
+
+    #[test]
+    fn a_baseline_wants_a_whole_window_of_calls_and_the_same_calls_teach_once() {
+        let mut detector = SlowCallDetector::new(&policy());
+        play(&mut detector, (0..29).map(|second| (second, 100)));
+        assert_eq!(detector.baseline(), None, "five slices of six have ended");
+        for second in 29..90 {
+            detector.tick(at(second * 1_000));
+        }
+        assert_eq!(detector.baseline(), Some(seconds(detector.baseline)), "the sixth has");
+        assert_eq!(detector.learnt, 6, "time alone teaches nothing");
     }
 
     #[test]
