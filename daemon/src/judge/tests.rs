@@ -164,11 +164,9 @@ impl World {
         let commands = self.book.breaker_commands(&self.state, now, 9);
         let mut words = Vec::new();
         for (key, generation, command) in commands {
-            words.push(match &command {
-                Command::BreakerTrip(_) => "trip",
-                Command::BreakerTried(_) => "tried",
-                other => panic!("{other:?}"),
-            });
+            let trip = matches!(command, Command::BreakerTrip(_));
+            assert!(trip || matches!(command, Command::BreakerTried(_)), "{command:?}");
+            words.push(if trip { "trip" } else { "tried" });
             self.commit(command);
             self.book.breaker_answered(key, generation, Fate::Done, now);
         }
