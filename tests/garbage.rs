@@ -244,6 +244,42 @@ fn bad_registrations_and_orders_are_refused_with_the_name_of_the_field() {
             }
         }
         assert!(api.all("/v1/services/good/instances").await.is_empty());
+
+        api.put("/v1/services/good/instances/i", &json!({"address": "127.0.0.1:9"})).await.done();
+        let words: &[(&str, &str, &str)] = &[
+            ("admin", r#"{}"#, "state"),
+            ("admin", r#"{"state": "off", "reason": "r"}"#, "state"),
+            ("admin", r#"{"state": ["draining"], "reason": "r"}"#, "state"),
+            ("admin", r#"{"state": "draining"}"#, "reason"),
+            ("admin", r#"{"state": "draining", "reason": 7}"#, "reason"),
+            ("admin", r#"{"state": "draining", "reason": "r", "for": "a while"}"#, "for"),
+            ("admin", r#"{"state": "draining", "reason": "r", "for": "0s"}"#, "for"),
+            ("admin", r#"{"state": "draining", "reason": "r", "for": null}"#, "for"),
+            ("admin", r#"{"state": "maintenance", "reason": "r"}"#, "for"),
+            ("admin", r#"{"state": "maintenance", "reason": "r", "until": "tomorrow"}"#, "until"),
+            ("admin", r#"{"state": "maintenance", "reason": "r", "until": "2001-01-01T00:00:00Z"}"#, "until"),
+            ("admin", r#"{"state": "maintenance", "reason": "r", "until": 1795171320}"#, "until"),
+            (
+                "admin",
+                r#"{"state": "maintenance", "reason": "r", "for": "1h", "until": "2901-01-01T00:00:00Z"}"#,
+                "until",
+            ),
+            ("admin", r#"{"state": "enabled", "reason": "r", "for": "1h"}"#, "for"),
+            ("admin", r#"{"state": "draining", "reason": "r", "actor": "root"}"#, "actor"),
+            ("reset", r#"{}"#, "reason"),
+            ("reset", r#"{"reason": ""}"#, "reason"),
+            ("reset", r#"{"reason": "r", "breaker": true}"#, "breaker"),
+            ("reset", r#"[]"#, "$"),
+        ];
+        for (word, body, path) in words {
+            let at = format!("/v1/services/good/instances/i/{word}");
+            let answer = api.call(Method::POST, &at).raw(body).answer().await;
+            told(body, &answer);
+            let named = paths(&answer);
+            assert!(named.iter().any(|named| named == path), "{body}: {path} is not in {named:?}: {}", answer.text);
+        }
+        let untouched = api.get("/v1/services/good/instances/i").await.is(200).json;
+        assert_eq!(untouched["admin"]["state"], "enabled", "{untouched}");
         still_well(api).await;
     });
 }

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use crate::error::ClientError;
 use crate::http::Client;
-use crate::view::{ActiveView, ClusterView, EventPage, InstanceView, MoveRequest, Readiness, ServiceView, Stored};
+use crate::view::{
+    ActiveView, AdminRequest, ClusterView, EndpointsView, EventPage, InstanceView, MoveRequest, PickRequest, PickView,
+    Readiness, ResetRequest, ServiceView, Stored,
+};
 
 impl Client {
     /// The cluster, as the node that answers sees it.
@@ -40,6 +43,16 @@ impl Client {
         self.get(&format!("/v1/services/{service}/active")).await
     }
 
+    /// One instance of a service that may be called now; the problem `no_instance` where there is none.
+    pub async fn pick(&self, service: &ServiceName, request: &PickRequest) -> Result<PickView, ClientError> {
+        self.post(&format!("/v1/services/{service}/pick"), request).await
+    }
+
+    /// All instances of a service that may be called now.
+    pub async fn callable(&self, service: &ServiceName) -> Result<EndpointsView, ClientError> {
+        self.get(&format!("/v1/services/{service}/endpoints")).await
+    }
+
     /// One instance.
     pub async fn instance(&self, service: &ServiceName, instance: &InstanceId) -> Result<InstanceView, ClientError> {
         self.get(&format!("/v1/services/{service}/instances/{instance}")).await
@@ -67,6 +80,26 @@ impl Client {
         registration: &B,
     ) -> Result<Stored, ClientError> {
         self.put(&format!("/v1/services/{service}/instances/{instance}"), registration).await
+    }
+
+    /// Takes an instance out, or lets it in again.
+    pub async fn set_admin(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        request: &AdminRequest,
+    ) -> Result<InstanceView, ClientError> {
+        self.post(&format!("/v1/services/{service}/instances/{instance}/admin"), request).await
+    }
+
+    /// Makes everything forgotten that speaks against an instance.
+    pub async fn reset(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        request: &ResetRequest,
+    ) -> Result<InstanceView, ClientError> {
+        self.post(&format!("/v1/services/{service}/instances/{instance}/reset"), request).await
     }
 
     /// Moves the active, both sides well.

@@ -28,7 +28,7 @@ fn fnv(seed: u64, bytes: &[u8]) -> u64 {
 }
 
 /// The finalizer of splitmix64: FNV alone mixes its high bits poorly.
-const fn mix(value: u64) -> u64 {
+pub(crate) const fn mix(value: u64) -> u64 {
     let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -171,7 +171,9 @@ impl Breaker {
         }
         self.trials.drain(..self.trials.len().min(successes as usize));
         self.successes = self.successes.saturating_add(successes);
-        (self.successes >= policy.success_threshold).then(|| self.enter(BreakerState::Closed, now, Some(numbers)))
+        // What closes it is all of them, not only those that were told of last.
+        let all = BreakerNumbers { calls: u64::from(self.successes), ..numbers };
+        (self.successes >= policy.success_threshold).then(|| self.enter(BreakerState::Closed, now, Some(all)))
     }
 
     /// Closes it whatever happened, and forgets earlier trips. Late results of before do not count.

@@ -13,6 +13,7 @@ pub mod detector;
 pub mod event;
 pub mod id;
 pub mod json;
+pub mod pick;
 pub mod planner;
 pub mod policy;
 pub mod probe;

@@ -98,6 +98,31 @@ pub const fn class_of_status(status: u16) -> FailureClass {
     }
 }
 
+/// The class of a gRPC status; `None` for `OK`. The codes are those of the gRPC project
+/// (<https://grpc.io/docs/guides/status-codes/>); one that is not among them is an answer that is not what was agreed.
+///
+/// `UNKNOWN` and `INTERNAL` are the server's own errors, like 5xx. `CANCELLED` is for the caller who gave up, and so is
+/// told of no server; where a server says it by itself, it gave up the work because some time ran out (gRPC's own
+/// mapping from HTTP/2 makes it of a stream that was reset with `CANCEL`): a time-out. `UNIMPLEMENTED` is the server's:
+/// whoever was told to ask a server for a method expects it there.
+pub const fn class_of_grpc_status(code: u32) -> Option<FailureClass> {
+    match code {
+        0 => None,
+        // CANCELLED, DEADLINE_EXCEEDED
+        1 | 4 => Some(FailureClass::Timeout),
+        // UNAVAILABLE
+        14 => Some(FailureClass::Connection),
+        // RESOURCE_EXHAUSTED
+        8 => Some(FailureClass::RateLimit),
+        // UNKNOWN, ABORTED, UNIMPLEMENTED, INTERNAL, DATA_LOSS
+        2 | 10 | 12 | 13 | 15 => Some(FailureClass::ServerError),
+        // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE,
+        // UNAUTHENTICATED
+        3 | 5 | 6 | 7 | 9 | 11 | 16 => Some(FailureClass::ClientError),
+        _ => Some(FailureClass::Malformed),
+    }
+}
+
 /// A reading of one node's own monotonic clock: the time since that clock's origin. Means nothing to another node, and
 /// must not be mixed with the cluster's decision clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,6 +300,23 @@ mod tests {
             (599, FailureClass::ServerError),
         ] {
             assert_eq!(class_of_status(status), class, "{status}");
+        }
+    }
+
+    #[test]
+    fn grpc_statuses_have_classes() {
+        assert_eq!(class_of_grpc_status(0), None);
+        for (class, codes) in [
+            (FailureClass::Timeout, &[1, 4][..]),
+            (FailureClass::Connection, &[14]),
+            (FailureClass::RateLimit, &[8]),
+            (FailureClass::ServerError, &[2, 10, 12, 13, 15]),
+            (FailureClass::ClientError, &[3, 5, 6, 7, 9, 11, 16]),
+            (FailureClass::Malformed, &[17, u32::MAX]),
+        ] {
+            for &code in codes {
+                assert_eq!(class_of_grpc_status(code), Some(class), "{code}");
+            }
         }
     }
 

@@ -67,6 +67,12 @@ impl Recovery {
         }
     }
 
+    /// When nothing of this matters any more: it has been well for so long that a next failure would be a first one, and
+    /// has its whole weight.
+    pub fn forgotten_at(&self, policy: &RecoveryPolicy) -> Option<ClusterTime> {
+        self.back_since.map(|back| back.plus(policy.cooldown.max(policy.ramp)))
+    }
+
     /// What is left of the cool-down at `now`.
     pub fn cooling(&self, now: ClusterTime) -> Option<Millis> {
         self.cooldown_until.filter(|until| now < *until).map(|until| until.since(now))
@@ -139,6 +145,7 @@ mod tests {
         recovery.back_since = Some(at(10));
         assert_eq!(Recovery::failed(Some(&recovery), &policy(), at(309)).failures, 2);
         assert_eq!(Recovery::failed(Some(&recovery), &policy(), at(310)).failures, 1);
+        assert_eq!(recovery.forgotten_at(&policy()), Some(at(310)));
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub struct Rule {
     pub why: String,
 }
 
-/// Who wants an instance promoted. An operator need not wait for the end of a cool-down; every other rule binds both.
+/// Who wants an instance promoted. An operator need not wait for the end of a cool-down, nor of the delay with which an
+/// instance that is well again is held back; every other rule binds both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     /// Baton itself.
@@ -52,7 +53,9 @@ fn verdicts(
     asker: Asker,
 ) -> [Option<(Asked, bool)>; 6] {
     let wanted = service.spec.failover.min_healthy;
-    let healthy = instance.health == Health::Healthy;
+    let held_back = instance.health == Health::Unhealthy
+        && instance.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
+    let healthy = instance.health == Health::Healthy || (held_back && asker == Asker::Operator);
     let min_healthy =
         (wanted > Millis::ZERO && healthy).then(|| (Asked::MinHealthy, now.since(instance.health_since) >= wanted));
     let leaves = (leaving == Some(&instance.id)).then_some((Asked::NotLeaving, false));

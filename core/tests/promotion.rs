@@ -5,7 +5,7 @@ mod support;
 use baton_core::command::{Command, Refusal, Target, TransitionStart};
 use baton_core::event::EventKind;
 use baton_core::planner::{Decision, GateVerdict, ManualMove, ManualRequest, plan_manual};
-use baton_core::policy::{AutoWord, FailoverStrategy, Mode, ProofKind, ProofPolicy, Quorum};
+use baton_core::policy::{AutoWord, FailoverStrategy, Mode, ProofKind, ProofPolicy, Quorum, RecoveryStrategy};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::Phase;
 use baton_core::time::Millis;
@@ -512,4 +512,23 @@ fn another_registration_under_the_same_name_does_not_stop_the_process_before_it(
     world.put_service("orders", |spec| spec.mode = Mode::ActivePassive);
     world.settle("orders");
     assert_eq!(world.active("orders"), None, "its lease would have to end, or an operator say that it has stopped");
+}
+
+#[test]
+fn an_operator_may_take_one_that_is_held_back_and_it_stays() {
+    let mut world = World::orders();
+    world.put_service("orders", |spec| {
+        spec.recovery.strategy = RecoveryStrategy::Gradual;
+        spec.recovery.initial_delay = Millis::secs(60);
+    });
+    world.everyone_says("orders", "b", Verdict::Down);
+    world.everyone_says("orders", "b", Verdict::Up);
+    let b = &world.service("orders").instances[&instance("b")];
+    assert_eq!(b.health, Health::Unhealthy, "it is held back for a minute");
+    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, Some("b")), world.now, 1);
+    world.must(plan.expect("an operator may").command.expect("there is something to do"));
+    let b = &world.service("orders").instances[&instance("b")];
+    assert_eq!(b.health, Health::Healthy, "whoever holds the service is not held back");
+    world.settle("orders");
+    assert_eq!(world.active("orders").map(|(id, _)| id).as_deref(), Some("b"), "and nobody takes it away again");
 }

@@ -6,22 +6,29 @@ mod support;
 use std::collections::BTreeMap;
 
 use baton_core::apply::apply_batch;
-use baton_core::command::{Batch, Command, Promote, ServiceDelete, Target, TransitionAbort, TransitionStart};
+use baton_core::breaker::BreakerState;
+use baton_core::command::{
+    Batch, Command, InstancesDue, Promote, ServiceDelete, Target, TransitionAbort, TransitionStart,
+};
 use baton_core::event::EventKind;
 use baton_core::id::{Token, TransitionId};
-use baton_core::planner::{ManualMove, ManualRequest, plan_manual, plan_service};
+use baton_core::planner::{ManualMove, ManualRequest, instances_due, plan_manual, plan_service};
 use baton_core::policy::{
     Check, CheckKind, FailoverStrategy, Liveness, Mode, ProofKind, ProofPolicy, Registration, Spec,
 };
 use baton_core::probe::{Health, Verdict};
-use baton_core::state::{AdminState, Phase, State};
+use baton_core::state::{AdminState, Instance, Phase, Source, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 use baton_core::transition::{Fencing, TransitionKind, TransitionStatus, Trigger};
 use proptest::prelude::*;
+use support::acts::{admin, grant, judgement, reset, tried, trip};
 use support::{announce, delete_instance, instance, put_instance, put_service, service, verdicts};
 
 const SERVICES: [&str; 2] = ["orders", "bills"];
 const INSTANCES: [&str; 3] = ["a", "b", "c"];
+
+/// Trial calls that may be out, in every spec here.
+const TRIALS_MAX: usize = 2;
 
 /// One thing that somebody does to the cluster.
 #[derive(Clone, Debug)]
@@ -49,6 +56,35 @@ enum Act {
         instance: usize,
         verdict: u8,
         stale: bool,
+    },
+    Judge {
+        service: usize,
+        instance: usize,
+        calls: bool,
+        verdict: u8,
+        stale: bool,
+    },
+    /// Something about a breaker, seen now or some generations ago.
+    Breaker {
+        service: usize,
+        instance: usize,
+        what: u8,
+        ago: u64,
+    },
+    Admin {
+        service: usize,
+        instance: usize,
+        state: usize,
+        ms: Option<u16>,
+    },
+    Reset {
+        service: usize,
+        instance: usize,
+    },
+    /// What the leader proposes when the time has come, or what a confused one would.
+    Due {
+        service: usize,
+        blind: bool,
     },
     Announce {
         node: u64,
@@ -109,6 +145,15 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (service.clone(), instance.clone()).prop_map(|(service, instance)| Act::DeleteInstance { service, instance }),
         12 => (1..4u64, service.clone(), instance.clone(), 0..4u8, prop::bool::weighted(0.1))
             .prop_map(|(node, service, instance, verdict, stale)| Act::Verdict { node, service, instance, verdict, stale }),
+        3 => (service.clone(), instance.clone(), any::<bool>(), 0..4u8, prop::bool::weighted(0.1)).prop_map(
+            |(service, instance, calls, verdict, stale)| Act::Judge { service, instance, calls, verdict, stale }
+        ),
+        6 => (service.clone(), instance.clone(), 0..4u8, prop_oneof![9 => Just(0), 1 => 0..3u64])
+            .prop_map(|(service, instance, what, ago)| Act::Breaker { service, instance, what, ago }),
+        2 => (service.clone(), instance.clone(), 0..4usize, prop::option::of(0..5_000u16))
+            .prop_map(|(service, instance, state, ms)| Act::Admin { service, instance, state, ms }),
+        1 => (service.clone(), instance.clone()).prop_map(|(service, instance)| Act::Reset { service, instance }),
+        4 => (service.clone(), prop::bool::weighted(0.2)).prop_map(|(service, blind)| Act::Due { service, blind }),
         1 => (1..4u64).prop_map(|node| Act::Announce { node }),
         1 => (1..4u64).prop_map(|node| Act::Lost { node }),
         1 => (1..4u64).prop_map(|node| Act::Back { node }),
@@ -129,6 +174,10 @@ fn act() -> impl Strategy<Value = Act> {
 
 fn spec(variant: u8) -> Spec {
     let mut spec = Spec { checks: vec![Check::of(CheckKind::Tcp)], ..Spec::default() };
+    // Short, so that their ends come within a run.
+    (spec.breaker.open_for, spec.breaker.open_for_max) = (Millis(1_000), Millis(4_000));
+    (spec.breaker.half_open_max_calls, spec.breaker.half_open_timeout) = (TRIALS_MAX as u32, Millis(2_000));
+    spec.breaker.success_threshold = 2;
     match variant {
         1 => spec.failover.strategy = FailoverStrategy::Random,
         2 => spec.failover.automatic = false,
@@ -157,6 +206,7 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
             if *port >= 3 {
                 registration.liveness = Liveness::Heartbeat;
             }
+            registration.deregister_after = (*port % 2 == 0).then_some(Millis(2_000));
             Some(put_instance(SERVICES[*service], INSTANCES[*instance], registration))
         }
         Act::DeleteInstance { service, instance } => Some(delete_instance(SERVICES[*service], INSTANCES[*instance])),
@@ -166,6 +216,32 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
             let epoch = if *stale { epoch.saturating_sub(1) } else { epoch };
             Some(verdicts(*node, SERVICES[*service], INSTANCES[*at], epoch, verdict))
         }
+        Act::Judge { service, instance: at, calls, verdict, stale } => {
+            let verdict = [Verdict::Unknown, Verdict::Up, Verdict::Suspect, Verdict::Down][usize::from(*verdict)];
+            let epoch = state.instance(&name(*service), &instance(INSTANCES[*at])).map_or(0, |known| known.epoch);
+            let source = if *calls { Source::Calls } else { Source::Heartbeats };
+            Some(judgement(SERVICES[*service], INSTANCES[*at], epoch - u64::from(*stale && epoch > 0), source, verdict))
+        }
+        Act::Breaker { service, instance: at, what, ago } => {
+            let seen = state.instance(&name(*service), &instance(INSTANCES[*at])).map_or(1, |it| it.breaker.generation);
+            let (service, at, seen) = (SERVICES[*service], INSTANCES[*at], seen.saturating_sub(*ago));
+            Some(match what {
+                0 => trip(service, at, seen, 5),
+                1 => tried(service, at, seen, 1, 0),
+                2 => tried(service, at, seen, 1, 1),
+                _ => grant(service, at, seen),
+            })
+        }
+        Act::Admin { service, instance: at, state: to, ms } => {
+            let (to, lasts) = (AdminState::ALL[*to].1, ms.map(|ms| Millis(u64::from(ms))));
+            Some(admin(SERVICES[*service], INSTANCES[*at], to, lasts))
+        }
+        Act::Reset { service, instance: at } => Some(reset(SERVICES[*service], INSTANCES[*at])),
+        Act::Due { service, blind: false } => instances_due(state.service(&name(*service))?, now).command,
+        Act::Due { service, blind: true } => Some(Command::InstancesDue(InstancesDue {
+            service: name(*service),
+            instances: INSTANCES.map(instance).to_vec(),
+        })),
         Act::Announce { node } => Some(announce(*node)),
         Act::Lost { node } => Some(Command::ObserverLost { node: *node, silent_for: Millis(3_000) }),
         Act::Back { node } => Some(Command::ObserverBack { node: *node }),
@@ -295,6 +371,7 @@ impl Seen {
                 prop_assert_eq!(instance.health, expected, "health is what the verdicts and the operator say");
             }
         }
+        check_instances(before, after, events)?;
         self.check_promotions(before, after)
     }
 
@@ -317,7 +394,11 @@ impl Seen {
             let proof = record.proof.as_ref().expect("a promotion has a proof");
             let to = record.to.as_ref().expect("a promotion has a target");
             let candidate = before.instance(&record.service, to).expect("the promoted one was registered");
-            prop_assert_eq!(candidate.health, Health::Healthy, "the promoted one was healthy");
+            // An operator may take one that is well again and only held back.
+            let held_back = candidate.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
+            if record.actor.is_none() || !held_back {
+                prop_assert_eq!(candidate.health, Health::Healthy, "the promoted one was healthy");
+            }
             if record.actor.is_none() {
                 let cause = record.trigger.cause.expect("an automatic promotion has a cause");
                 prop_assert!(cause <= before.meta.revision, "which was committed before");
@@ -349,6 +430,72 @@ impl Seen {
         }
         Ok(())
     }
+}
+
+/// What holds of breakers, of an operator's word, and of what time takes away.
+fn check_instances(before: &State, after: &State, events: &[baton_core::apply::Recorded]) -> Result<(), TestCaseError> {
+    let mut breakers: BTreeMap<(String, String), String> = BTreeMap::new();
+    for service in before.services.values() {
+        for it in service.instances.values() {
+            breakers.insert((service.name.to_string(), it.id.to_string()), it.breaker.state.to_string());
+        }
+    }
+    let mut registered = std::collections::BTreeSet::new();
+    for event in events.iter().map(|recorded| &recorded.event) {
+        let (Some(service), Some(id)) = (&event.service, &event.instance) else { continue };
+        let key = (service.to_string(), id.to_string());
+        if event.kind == EventKind::InstanceRegistered {
+            breakers.insert(key.clone(), BreakerState::Closed.to_string());
+            registered.insert(key);
+        } else if event.kind == EventKind::InstanceBreakerChanged {
+            prop_assert_ne!(&event.from, &event.to, "a change is one");
+            prop_assert_eq!(&event.from, &Some(breakers.get(&key).cloned()), "what it leaves is what it was");
+            breakers.insert(key, event.to.clone().flatten().expect("always there"));
+        } else if event.kind == EventKind::InstanceDeregistered && event.actor.is_none() {
+            // What time removes was not the one that a proof is owed about.
+            let (then, now) = (before.service(service), after.service(service));
+            let same = then.zip(now).filter(|(then, now)| then.generation == now.generation);
+            if let Some((_, now)) = same.filter(|(_, now)| now.spec.mode == Mode::ActivePassive) {
+                let holder = now.assignment.last_holder.as_ref().map(|holder| &holder.instance);
+                prop_assert!(now.instances.contains_key(id) || holder != Some(id), "{} held it", id);
+            }
+        }
+    }
+    for service in after.services.values() {
+        for it in service.instances.values() {
+            let key = (service.name.to_string(), it.id.to_string());
+            let Instance { breaker, .. } = it.as_ref();
+            prop_assert_eq!(breakers.get(&key), Some(&breaker.state.to_string()), "each change of a breaker is told");
+            prop_assert!(breaker.trials.len() <= TRIALS_MAX, "{} trial calls are out", breaker.trials.len());
+            prop_assert!(breaker.trials.is_empty() || breaker.state == BreakerState::HalfOpen);
+            if let Some(old) = before.instance(&service.name, &it.id).filter(|_| !registered.contains(&key)) {
+                let old = &old.breaker;
+                prop_assert!(breaker.generation >= old.generation, "generations only rise");
+                if breaker.generation == old.generation {
+                    prop_assert_eq!((breaker.state, breaker.since), (old.state, old.since), "a change is a generation");
+                }
+            }
+            if it.admin.state == AdminState::Maintenance {
+                prop_assert!(it.verdicts.is_empty() && it.judged.is_empty(), "nobody looks at what is maintained");
+            }
+            prop_assert!(it.admin.state != AdminState::Enabled || it.admin.ends.is_none(), "enabled does not end");
+        }
+    }
+    Ok(())
+}
+
+/// What is due is done by being proposed: a leader that looks again at the same time finds something else, or nothing.
+fn check_nothing_spins(state: &State, index: u64, now: ClusterTime) -> Result<(), TestCaseError> {
+    let mut after = state.clone();
+    for service in state.services.values() {
+        let Some(command) = instances_due(service, now).command else { continue };
+        let batch = Batch { time: now, wall: WallTime(now.0 as i64), commands: vec![command.clone()] };
+        let replies = apply_batch(&mut after, index, &batch).replies;
+        prop_assert!(replies[0].is_ok(), "{:?}", replies);
+        let again = after.service(&service.name).map(|service| instances_due(service, now).command);
+        prop_assert_eq!(again, Some(None), "done, and still due: {:?}", command);
+    }
+    Ok(())
 }
 
 proptest! {
@@ -389,6 +536,7 @@ proptest! {
                 prop_assert!(applied.events.is_empty());
             }
             seen.check(&before, &state, &applied.events)?;
+            check_nothing_spins(&state, index + 1, now)?;
 
             // I9: a second replica is fed the same entries as they travel, and goes through a snapshot on the way.
             let wire = serde_json::to_string(&batch).expect("a batch can be written");

@@ -1,13 +1,15 @@
 //! What `baton serve` is told: flags over environment over file over defaults, checked once, with every problem named.
-//! Nothing is opened or bound here.
+//! Nothing is bound here, and no file is opened but those that are settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use baton_core::id::NodeId;
+use baton_core::id::{InstanceId, NodeId};
 use serde::Deserialize;
+
+use crate::prober::{ProbeConfig, read_ca_file};
 
 /// The port of the API where none is said.
 const API_PORT: u16 = 7400;
@@ -17,6 +19,8 @@ const PEER_PORT: u16 = 7401;
 const LOG_DEFAULT: &str = "info,openraft=warn";
 /// A configuration file larger than this is not one.
 const FILE_MAX: u64 = 1 << 20;
+/// The most local commands. Each is written by hand; more of them are a mistake of whoever generated the file.
+const AGENTS_MAX: usize = 100;
 
 /// The flags of `baton serve`. Each is also a key of the file (`node_id`, `data_dir`, …) and a variable `BATON_…`.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -54,10 +58,40 @@ pub(crate) struct ServeArgs {
     /// What is logged, as in "info" or "baton=debug" [default: info, without Raft's own lines]
     #[arg(long, value_name = "FILTER", env = "BATON_LOG")]
     pub log: Option<String>,
+    /// What the file says about probes.
+    #[arg(skip)]
+    pub probe: ProbeTable,
+    /// The local commands of the file, by their names.
+    #[arg(skip)]
+    pub agents: BTreeMap<String, AgentTable>,
     /// End when standard input closes: for parents that must not leave orphans
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub exit_when_stdin_closes: bool,
+}
+
+/// The table `[probe]` of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ProbeTable {
+    /// How probes speak TLS.
+    pub tls: ProbeTlsTable,
+}
+
+/// The table `[probe.tls]` of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ProbeTlsTable {
+    /// PEM certificates trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A table `[agents.NAME]` of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentTable {
+    /// The program and its arguments. No shell reads them.
+    pub command: Vec<String>,
 }
 
 /// How log lines are written.
@@ -90,6 +124,10 @@ pub(crate) struct ServeConfig {
     pub log_format: LogFormat,
     /// What is logged.
     pub log: String,
+    /// The file of certificates that probes trust, beside the system's.
+    pub probe_ca_file: Option<PathBuf>,
+    /// What probes go by: what is in that file, and the local commands.
+    pub probe: ProbeConfig,
 }
 
 impl fmt::Display for ServeConfig {
@@ -109,7 +147,14 @@ impl fmt::Display for ServeConfig {
             LogFormat::Json => "json",
         };
         writeln!(f, "log_format = \"{format}\"")?;
-        write!(f, "log = {:?}", self.log)
+        write!(f, "log = {:?}", self.log)?;
+        if let Some(path) = &self.probe_ca_file {
+            write!(f, "\n\n[probe.tls]\nca_file = {:?}", path.display().to_string())?;
+        }
+        for (name, command) in &self.probe.agents {
+            write!(f, "\n\n[agents.{name}]\ncommand = {}", toml::Value::from(command.clone()))?;
+        }
+        Ok(())
     }
 }
 
@@ -160,6 +205,8 @@ impl ServeArgs {
             insecure: self.insecure.or(file.insecure),
             log_format: self.log_format.or(file.log_format),
             log: self.log.or(file.log),
+            probe: file.probe,
+            agents: file.agents,
             exit_when_stdin_closes: self.exit_when_stdin_closes,
         };
         check(said)
@@ -216,6 +263,16 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             }
         }
     }
+    let probe_ca_file = said.probe.tls.ca_file;
+    let ca = match probe_ca_file.as_deref().map(|path| (path, read_ca_file(path))) {
+        None => Vec::new(),
+        Some((_, Ok(certificates))) => certificates,
+        Some((path, Err(error))) => {
+            problems.push(format!("probe.tls.ca_file: {} {error}", path.display()));
+            Vec::new()
+        }
+    };
+    let agents = check_agents(said.agents, &mut problems);
     let allowed_hosts = said.allowed_hosts.iter().flat_map(|list| list.split(',')).map(str::trim);
     let allowed_hosts = allowed_hosts.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase).collect();
     if problems.is_empty() {
@@ -228,10 +285,33 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             allowed_hosts,
             log_format: said.log_format.unwrap_or_default(),
             log: said.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
+            probe_ca_file,
+            probe: ProbeConfig { ca, agents },
         })
     } else {
         Err(ConfigError::Invalid(problems))
     }
+}
+
+/// The local commands: named as instances are, and none of them empty.
+fn check_agents(agents: BTreeMap<String, AgentTable>, problems: &mut Vec<String>) -> BTreeMap<InstanceId, Vec<String>> {
+    if agents.len() > AGENTS_MAX {
+        problems.push(format!("agents: {} of them are more than the {AGENTS_MAX} that may be", agents.len()));
+    }
+    let mut checked = BTreeMap::new();
+    for (name, AgentTable { command }) in agents {
+        if command.first().is_none_or(String::is_empty) {
+            problems
+                .push(format!("agents.{name}.command: names no program: write [\"/path/to/program\", \"argument\"]"));
+        } else if command.iter().any(|part| part.contains('\0')) {
+            problems.push(format!("agents.{name}.command: has a zero byte, which no program can be given"));
+        }
+        match name.parse::<InstanceId>() {
+            Ok(name) => _ = checked.insert(name, command),
+            Err(error) => problems.push(format!("agents: {error}")),
+        }
+    }
+    checked
 }
 
 /// Parses `1=HOST:PORT,2=HOST:PORT,3=HOST:PORT`.
@@ -360,6 +440,60 @@ mod tests {
         std::fs::write(&path, "node_idd = 3\n").expect("written");
         let error = ServeArgs { config: Some(path), ..ServeArgs::default() }.resolve().expect_err("a typo");
         assert!(error.to_string().contains("node_idd"), "{error}");
+    }
+
+    #[test]
+    fn what_probes_trust_is_read_at_the_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, ca) = (dir.path().join("baton.toml"), dir.path().join("ca.pem"));
+        let key = rcgen::generate_simple_self_signed(["x".to_owned()]).expect("a certificate");
+        std::fs::write(&ca, key.cert.pem()).expect("written");
+        let text = format!("data_dir = \"/d\"\n[probe.tls]\nca_file = \"{}\"\n", ca.display());
+        std::fs::write(&path, text).expect("written");
+        let said = || ServeArgs { config: Some(path.clone()), ..ServeArgs::default() };
+        let config = said().resolve().expect("resolves");
+        assert_eq!((config.probe.ca.len(), config.probe_ca_file.as_ref()), (1, Some(&ca)));
+        std::fs::write(&path, config.to_string()).expect("written");
+        assert_eq!(said().resolve().expect("what is shown is a configuration"), config);
+        std::fs::write(&ca, "none").expect("written");
+        assert!(problems(said())[0].contains("ca.pem has no certificate"), "{:?}", problems(said()));
+        std::fs::remove_file(&ca).expect("removed");
+        assert!(problems(said())[0].starts_with("probe.tls.ca_file: "), "{:?}", problems(said()));
+    }
+
+    #[test]
+    fn agents_are_commands_with_names() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("baton.toml");
+        let resolve = |text: &str| {
+            std::fs::write(&path, format!("data_dir = \"/d\"\n{text}")).expect("written");
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }.resolve()
+        };
+        let config = resolve("[agents.disk]\ncommand = [\"/bin/df\", \"a b\\t\\\"\"]\n[agents.x-1]\ncommand = [\"x\"]");
+        let config = config.expect("resolves");
+        let disk = &config.probe.agents[&"disk".parse::<InstanceId>().expect("a name")];
+        assert_eq!(
+            (disk.as_slice(), config.probe.agents.len()),
+            (&["/bin/df".to_owned(), "a b\t\"".to_owned()][..], 2)
+        );
+        assert_eq!(resolve(&config.to_string().replace("data_dir", "#")).expect("a configuration"), {
+            let data_dir = PathBuf::from("/d");
+            ServeConfig { data_dir, ..config }
+        });
+        let many: String = (0..=AGENTS_MAX).map(|n| format!("[agents.a{n}]\ncommand = [\"x\"]\n")).collect();
+        for (text, words) in [
+            ("[agents.disk]\ncommand = []", "agents.disk.command: names no program"),
+            ("[agents.disk]\ncommand = [\"\"]", "agents.disk.command: names no program"),
+            ("[agents.disk]\ncommand = [\"x\", \"\\u0000\"]", "zero byte"),
+            ("[agents.Disk]\ncommand = [\"x\"]", "agents: \"Disk\" is not a name"),
+            (many.as_str(), "agents: 101 of them"),
+            ("[agents.disk]\ncommand = \"x y\"", "expected a sequence"),
+            ("[agents.disk]\ncommand = [\"x\"]\nuser = \"root\"", "unknown field `user`"),
+            ("[agents.disk]", "missing field `command`"),
+        ] {
+            let error = resolve(text).expect_err(words).to_string();
+            assert!(error.contains(words), "\"{error}\" does not say \"{words}\"");
+        }
     }
 
     #[test]

@@ -107,7 +107,13 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     };
     vital(
         "the monitor",
-        Box::pin(monitor::run(config.node_id, consensus.clone(), reports.probe_tally(), shutdown.clone())),
+        Box::pin(monitor::run(
+            config.node_id,
+            config.probe.clone(),
+            consensus.clone(),
+            reports.probe_tally(),
+            shutdown.clone(),
+        )),
     );
     vital("the judge", Box::pin(judge_task.run(shutdown.clone())));
     vital("what tells the leader of reports", Box::pin(reports_task.run(shutdown.clone())));

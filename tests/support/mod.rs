@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod misbehave;
 pub(crate) mod netns;
+pub(crate) mod patient;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod sse;

@@ -2,16 +2,22 @@
 //! from its state, and nothing here reaches for a socket.
 
 mod cluster;
+mod condition;
 mod moves;
+mod operator;
 mod page;
+mod pick;
 mod problem;
 mod reports;
 mod service;
 mod stream;
 
 pub use cluster::{ClusterView, LocalView, NodeRole, NodeView, ProcessLiveness, Readiness};
+pub use condition::{AdminView, BreakerView, JudgedView, RecoveryView};
 pub use moves::{MoveAnswer, MoveRequest};
+pub use operator::{AdminRequest, ResetRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
+pub use pick::{EndpointView, EndpointsView, PickRequest, PickView};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use reports::{
     CallReport, DroppedReport, FailureCounts, HeartbeatAnswer, HeartbeatRequest, ReportsAnswer, ReportsRequest,

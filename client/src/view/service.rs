@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use baton_core::breaker::BreakerState;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use baton_core::policy::{Address, Liveness, Mode, Overrides, Spec};
 use baton_core::probe::{Evidence, Health, Verdict};
-use baton_core::state::{HealthInputs, Instance, Phase, Service};
+use baton_core::state::{AdminState, HealthInputs, Instance, Phase, Service};
 use baton_core::time::{Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
 
-use super::FailureCounts;
+use super::{AdminView, BreakerView, FailureCounts, JudgedView, RecoveryView};
 
 /// What an instance is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Role {
-    /// It may be used: the one active, or a healthy instance of an active_active service.
+    /// It may be used: the one active, or an instance of an active_active service that calls may go to.
     Active,
     /// It waits.
     Passive,
@@ -28,7 +29,7 @@ impl Role {
     pub fn of(service: &Service, instance: &Instance) -> Self {
         let active = match service.spec.mode {
             Mode::ActivePassive => service.is_active(&instance.id),
-            Mode::ActiveActive => instance.health == Health::Healthy,
+            Mode::ActiveActive => instance.serves(),
         };
         if active { Self::Active } else { Self::Passive }
     }
@@ -84,7 +85,7 @@ pub struct VerdictView {
 }
 
 /// One running copy of a service, as it is told by itself and in its service's status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceView {
     /// Its id.
@@ -102,6 +103,14 @@ pub struct InstanceView {
     pub counts: HealthInputs,
     /// What each observer holds of it. One that has not looked, or is lost, is absent.
     pub verdicts: Vec<VerdictView>,
+    /// What the leader judges beside them. A source that has nothing to say is absent.
+    pub judged: Vec<JudgedView>,
+    /// Whether calls may go there.
+    pub breaker: BreakerView,
+    /// What an operator has said of it.
+    pub admin: AdminView,
+    /// What is remembered since it was unhealthy; null where it never was, or an operator reset it.
+    pub recovery: Option<RecoveryView>,
     /// The site or failure domain it is in.
     pub zone: Option<String>,
     /// Lower wins first.
@@ -110,8 +119,8 @@ pub struct InstanceView {
     pub priority: u32,
     /// Its share of calls, as registered.
     pub weight: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
     /// How its probes and calls went, by class. Null in stale answers, in lists of services, and where the leader, who
     /// knows, could not be asked.
     pub failure_counts: Option<FailureCounts>,
@@ -164,7 +173,7 @@ pub struct ServiceView {
 }
 
 /// An instance in a snapshot: enough to choose by, without the evidence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceSummary {
     /// Its id.
@@ -180,14 +189,18 @@ pub struct InstanceSummary {
     pub tier: u32,
     /// Within a tier, higher wins.
     pub priority: u32,
-    /// Its share of calls now.
-    pub effective_weight: u32,
+    /// Its share of calls now: its weight times the share of its ramp.
+    pub effective_weight: f64,
+    /// Whether calls may go there.
+    pub breaker: BreakerState,
+    /// What an operator allows it.
+    pub admin: AdminState,
     /// The version of its registration.
     pub generation: u64,
 }
 
 /// A service in a snapshot: all that events change, without the spec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceSummary {
     /// Its name.

@@ -13,7 +13,7 @@ pub const STREAM_BOOKMARK: &str = "bookmark";
 pub const STREAM_RESET: &str = "reset";
 
 /// Everything as it was at one revision. The events that follow it are exactly those after that revision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Snapshot {
     /// The revision.

@@ -15,7 +15,7 @@ impl Entry<'_> {
         let changed = self.with_breaker(&trip.service, &trip.instance, trip.generation, |breaker, policy, now| {
             breaker.trip(policy, now, trip.numbers.clone())
         })?;
-        self.tell_breaker(&trip.service, &trip.instance, changed, Some(&trip.numbers), None);
+        self.tell_breaker(&trip.service, &trip.instance, changed, None);
         Ok(Done::Ok)
     }
 
@@ -25,7 +25,7 @@ impl Entry<'_> {
             self.with_breaker(&tried.service, &tried.instance, tried.generation, |breaker, policy, now| {
                 breaker.tried(policy, now, good, tried.numbers.clone())
             })?;
-        self.tell_breaker(&tried.service, &tried.instance, changed, Some(&tried.numbers), None);
+        self.tell_breaker(&tried.service, &tried.instance, changed, None);
         Ok(Done::Ok)
     }
 
@@ -66,19 +66,18 @@ impl Entry<'_> {
         service: &ServiceName,
         id: &InstanceId,
         changed: Option<Changed>,
-        numbers: Option<&BreakerNumbers>,
         cause: Option<Revision>,
     ) {
         let Some(changed) = changed else { return };
         let Some(instance) = self.state.instance(service, id) else { return };
-        let Breaker { open_for, trips, .. } = &instance.breaker;
+        let Breaker { open_for, trips, numbers, .. } = &instance.breaker;
         let reason = match (changed.to, numbers) {
             (BreakerState::Open, Some(numbers)) => {
                 let BreakerNumbers { consecutive_failures, calls, failures, class } = numbers;
                 let class = class.map_or_else(String::new, |class| format!(", the last one {class}"));
                 format!(
-                    "{failures} of {calls} calls failed, {consecutive_failures} in a row{class}: open for {open_for}, \
-                     {trips} in a row"
+                    "{failures} of {calls} calls failed, {consecutive_failures} in a row{class}: open for {open_for} \
+                     (trip {trips} in a row)"
                 )
             }
             (BreakerState::Open, None) => format!("open for {open_for}"),

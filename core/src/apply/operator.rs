@@ -23,12 +23,15 @@ impl Entry<'_> {
             });
         }
         let (from, now, wall) = (instance.admin.state, self.now, self.wall);
+        // What has an end goes back to enabled; enabled itself has nothing to go back to.
+        let lasts = lasts.filter(|_| *state != AdminState::Enabled);
         let until = lasts.map(|lasts| WallTime(wall.0.saturating_add(i64::try_from(lasts.0).unwrap_or(i64::MAX))));
         let admin = Admin {
             state: *state,
             reason: reason.clone(),
             actor: Some(actor.clone()),
             since: wall,
+            at: now,
             ends: lasts.map(|lasts| now.plus(lasts)),
             until,
         };
@@ -78,7 +81,7 @@ impl Entry<'_> {
             instance.recovery = None;
             instance.breaker.reset(now)
         });
-        self.tell_breaker(service, id, changed, None, Some(revision));
+        self.tell_breaker(service, id, changed, Some(revision));
         // A new epoch: every observer and the leader begin with empty windows.
         self.start_epoch(service, id, revision);
         Ok(Done::Ok)
@@ -105,17 +108,24 @@ impl Entry<'_> {
         }
         if instance.admin.ends.is_some_and(|ends| now >= ends) {
             let told = format!("the time given for \"{}\" is over ({})", instance.admin.state, instance.admin.reason);
-            self.set_admin(service, id, Admin::enabled(self.wall), instance.admin.state, told, None);
+            let admin = Admin { at: now, ..Admin::enabled(self.wall) };
+            self.set_admin(service, id, admin, instance.admin.state, told, None);
         }
         let half_open =
             self.instance(service, id).is_some_and(|it| it.breaker.open_until().is_some_and(|at| now >= at));
         if half_open {
             let changed = self.instance_mut(service, id).and_then(|instance| instance.breaker.elapse(now));
-            self.tell_breaker(service, id, changed, None, None);
+            self.tell_breaker(service, id, changed, None);
         }
         let recovered = |it: &Instance| it.recovery.as_ref().and_then(|recovery| recovery.due(&known.spec.recovery));
         if self.instance(service, id).and_then(recovered).is_some_and(|at| now >= at) {
             self.count_instance_again(service, id, instance.health_revision);
+        }
+        let forgotten = |it: &Instance| it.recovery.as_ref().and_then(|it| it.forgotten_at(&known.spec.recovery));
+        if self.instance(service, id).and_then(forgotten).is_some_and(|at| now >= at)
+            && let Some(instance) = self.instance_mut(service, id)
+        {
+            instance.recovery = None;
         }
         Ok(())
     }

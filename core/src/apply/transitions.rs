@@ -250,7 +250,12 @@ impl Entry<'_> {
         mut proof: ProofRecord,
     ) -> Result<Token, Refusal> {
         let Some(open) = self.state.transitions.get(&id).cloned() else { return Err(moved_on(id.to_string())) };
-        let liveness = target(before, to)?.registration.liveness;
+        let chosen = target(before, to)?;
+        let liveness = chosen.registration.liveness;
+        if chosen.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some()) {
+            // Whoever is trusted with the service is not held back any longer, or it would be replaced at once.
+            self.take_back(&before.name, &to.instance, id.0);
+        }
         let token = Token(self.state.meta.token_floor + self.index);
         self.state.meta.last_token = token;
         let (now, wall) = (self.now, self.wall);

@@ -138,6 +138,15 @@ impl Entry<'_> {
         }
     }
 
+    /// Ends the time for which an instance that is well again is held back.
+    pub(super) fn take_back(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
+        let now = self.now;
+        if let Some(recovery) = self.instance_mut(service, id).and_then(|instance| instance.recovery.as_mut()) {
+            (recovery.good_since, recovery.back_since) = (None, Some(now));
+        }
+        self.count_instance_again(service, id, cause);
+    }
+
     pub(super) fn count_service_again(&mut self, service: &ServiceName, cause: Revision) {
         let Some(known) = self.state.services.get(service).cloned() else { return };
         for id in known.instances.keys() {
@@ -191,23 +200,18 @@ fn next_health(
 ) -> (Health, Option<Recovery>) {
     let policy = &service.spec.recovery;
     let remembered = instance.recovery.clone();
+    let held_back = remembered.as_ref().is_some_and(|recovery| recovery.back_since.is_none());
+    // Whoever does not count as well does not wait for the end of a delay either: it begins anew.
+    let not_waiting = |recovery: Recovery| if held_back { Recovery { good_since: None, ..recovery } } else { recovery };
     match instance.admin.state {
-        AdminState::Isolated => return (Health::Isolated, remembered),
-        AdminState::Maintenance => return (Health::Unknown, remembered),
+        AdminState::Isolated => return (Health::Isolated, remembered.map(not_waiting)),
+        AdminState::Maintenance => return (Health::Unknown, remembered.map(not_waiting)),
         AdminState::Enabled | AdminState::Draining => {}
     }
-    let held_back = remembered.as_ref().is_some_and(|recovery| recovery.back_since.is_none());
     match counts.verdict {
-        Verdict::Down if held_back => {
-            let recovery = remembered.map(|recovery| Recovery { good_since: None, ..recovery });
-            (Health::Unhealthy, recovery)
-        }
+        Verdict::Down if held_back => (Health::Unhealthy, remembered.map(not_waiting)),
         Verdict::Down => (Health::Unhealthy, Some(Recovery::failed(remembered.as_ref(), policy, now))),
-        Verdict::Unknown => {
-            let recovery =
-                remembered.map(|recovery| if held_back { Recovery { good_since: None, ..recovery } } else { recovery });
-            (Health::Unknown, recovery)
-        }
+        Verdict::Unknown => (Health::Unknown, remembered.map(not_waiting)),
         well @ (Verdict::Suspect | Verdict::Up) => {
             let health = if well == Verdict::Up { Health::Healthy } else { Health::Suspect };
             let Some(recovery) = remembered.filter(|_| held_back) else { return (health, instance.recovery.clone()) };

@@ -110,10 +110,13 @@ pub struct Check {
     pub expect_body: Option<String>,
     /// HTTP: headers to send.
     pub headers: BTreeMap<String, String>,
+    /// gRPC: the service whose health is asked for; empty for the server as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
     /// The port, where it is not the instance's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// TLS settings, for `tls` and for `http` over TLS.
+    /// TLS settings, for `tls` and for `http` and `grpc` over TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<CheckTls>,
     /// Whether to hold an idle connection whose end starts a probe at once.
@@ -142,6 +145,7 @@ impl Check {
             expect_status: vec![StatusRange { low: 200, high: 299 }],
             expect_body: None,
             headers: BTreeMap::new(),
+            service: String::new(),
             port: None,
             tls: None,
             watch: false,

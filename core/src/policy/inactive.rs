@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, CheckKind, Mode, ProofKind, ProofPolicy, Spec};
+use super::{ProofKind, ProofPolicy, Spec};
 
 /// A part of a spec that is stored and shown, and changes nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,14 +29,11 @@ macro_rules! fields {
     };
 }
 
-/// The parts of `spec` that this version does not act on. Parts of checks, modes and proofs are listed where they are
-/// used; everything else always, with `configured` saying whether it matters.
+/// The parts of `spec` that this version does not act on. Parts of checks and proofs are listed where they are used;
+/// everything else always, with `configured` saying whether it matters.
 pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
     let default = Spec::default();
     let mut parts = fields!(spec, default:
-        detection.observers => "every node watches every instance",
-        detection.veto => "a sighting does not block `down`: the quorum alone decides",
-        recovery => "an instance is healthy again once the quorum no longer says `down`, at its full weight",
         failover.min_interval => "automatic failovers may follow one another at once",
         failover.max_in_window => "automatic failovers are not counted",
         failover.window => "automatic failovers are not counted",
@@ -48,47 +45,8 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
         fencing.hook => "hooks are not called",
         on_quorum_loss => "a holder has no lease that could run out",
         retry => "it is kept for clients that read the spec",
-        fail_open => "sick instances are not offered",
-        load_balancing => "there is one active instance, and all calls go there",
     );
-    parts.extend(spec.checks.iter().enumerate().flat_map(|(index, check)| of_check(index, check)));
-    match spec.mode {
-        Mode::ActivePassive => {}
-        Mode::ActiveActive => parts.extend(fields!(spec, default:
-            mode => "instances are watched, but discovery does not list all of them, and none is promoted",
-        )),
-    }
     parts.extend(of_proof(spec, &default));
-    parts
-}
-
-fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
-    let default = Check::of(check.kind);
-    let path = |field: &str| format!("checks[{index}].{field}");
-    let mut parts = Vec::new();
-    match check.kind {
-        CheckKind::Tcp | CheckKind::Http | CheckKind::Heartbeat => {}
-        CheckKind::Grpc | CheckKind::Tls | CheckKind::Agent => parts.push(Inactive {
-            path: path("type"),
-            // A check is never there by default.
-            configured: !Spec::default().checks.contains(check),
-            why: format!("checks of type \"{}\" are not run", check.kind),
-        }),
-    }
-    if check.tls != default.tls {
-        parts.push(Inactive {
-            path: path("tls"),
-            configured: true,
-            why: "a check over TLS is not probed yet, and gives no verdict".to_owned(),
-        });
-    }
-    if check.watch != default.watch {
-        parts.push(Inactive {
-            path: path("watch"),
-            configured: true,
-            why: "no idle connection is held: the next probe notices".to_owned(),
-        });
-    }
     parts
 }
 
@@ -120,21 +78,26 @@ mod tests {
     use crate::json::Json;
     use crate::policy::parse_spec;
 
-    /// The fields of a spec, or the objects that they are, that this version acts on. What is inside a check is tried further below.
-    const ACTIVE: [&str; 13] = [
+    /// The fields of a spec, or the objects that they are, that this version acts on.
+    const ACTIVE: [&str; 18] = [
         "mode",
         "checks",
+        "detection.observers",
         "detection.quorum",
+        "detection.veto",
         "detection.error_rate",
         "detection.slow",
         "detection.accrual",
         "detection.timeout",
         "detection.combine",
         "breaker",
+        "recovery",
         "failover.automatic",
         "failover.strategy",
         "failover.min_healthy",
         "fencing.proof",
+        "fail_open",
+        "load_balancing",
     ];
 
     fn spec(text: &str) -> Spec {
@@ -181,10 +144,13 @@ mod tests {
         assert_eq!(configured("{}"), Vec::<String>::new());
         // Writing a default down is not a wish for something else.
         assert_eq!(configured(r#"{"failback":{"mode":"manual"},"detection":{"veto":false}}"#), Vec::<String>::new());
-        let active = r#"{"detection":{"quorum":2,"error_rate":{"threshold":0.2},"combine":"all","timeout":"1s"},
-            "breaker":{"consecutive_failures":3},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
+        let active = r#"{"mode":"active_active","fail_open":true,"load_balancing":"best",
+            "detection":{"observers":5,"quorum":2,"veto":true,"error_rate":{"threshold":0.2},"combine":"all","timeout":"1s"},
+            "breaker":{"consecutive_failures":3},"recovery":{"strategy":"probing"},
+            "failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
             "fencing":{"proof":["none_needed","token","operator"]},
-            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2},{"type":"heartbeat"}]}"#;
+            "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2,"tls":{},"watch":true},
+            {"type":"grpc","service":"x"},{"type":"tls"},{"type":"heartbeat"},{"type":"agent","name":"disk"}]}"#;
         assert_eq!(configured(active), Vec::<String>::new());
     }
 
@@ -193,11 +159,9 @@ mod tests {
         for (text, paths) in [
             (r#"{"failback":{"mode":"never"}}"#, &["failback"][..]),
             (r#"{"failover":{"max_lag":0,"min_interval":"0s"}}"#, &["failover.min_interval", "failover.max_lag"]),
-            (r#"{"mode":"active_active","fail_open":true}"#, &["fail_open", "mode"]),
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
-            (r#"{"checks":[{"type":"tcp"},{"type":"grpc"}]}"#, &["checks[1].type"]),
-            (r#"{"checks":[{"type":"http","tls":{},"watch":true}]}"#, &["checks[0].tls", "checks[0].watch"]),
+            (r#"{"checks":[{"type":"tcp"},{"type":"heartbeat"}]}"#, &["checks[1].type"]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

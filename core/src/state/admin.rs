@@ -29,8 +29,12 @@ pub struct Admin {
     pub reason: String,
     /// Who said so; null where nobody has said anything yet, or the time given ran out.
     pub actor: Option<String>,
-    /// Since when.
+    /// Since when, for people.
     pub since: WallTime,
+    /// The same on the decision clock; zero where nobody has said anything.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    pub at: ClusterTime,
     /// When it ends by itself, by the decision clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(ignore))]
@@ -43,7 +47,15 @@ pub struct Admin {
 impl Admin {
     /// Nobody has said anything.
     pub const fn enabled(since: WallTime) -> Self {
-        Self { state: AdminState::Enabled, reason: String::new(), actor: None, since, ends: None, until: None }
+        Self {
+            state: AdminState::Enabled,
+            reason: String::new(),
+            actor: None,
+            since,
+            at: ClusterTime(0),
+            ends: None,
+            until: None,
+        }
     }
 
     /// Whether the instance may be chosen: for calls, and as a candidate.

@@ -72,8 +72,8 @@ impl Instance {
         }
         let observers = u32::try_from(observers.len()).unwrap_or(u32::MAX);
         let quorum = match detection.quorum {
-            // More than there are could never be met: then all of them must say so.
-            Quorum::Count(number) => number.min(observers.max(1)),
+            // As many as were asked for, however few are left: whoever wants two witnesses is not content with one.
+            Quorum::Count(number) => number,
             Quorum::Majority(_) => observers / 2 + 1,
         };
         let probes = if down >= quorum && down > 0 && !(detection.veto && up > 0) {

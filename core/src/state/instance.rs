@@ -4,7 +4,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminState, Service, Source};
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, BreakerState};
 use crate::id::{InstanceId, NodeId, Revision};
 use crate::policy::{Liveness, RecoveryPolicy, Registration};
 use crate::probe::{Evidence, Health, Verdict};
@@ -75,6 +75,16 @@ impl Instance {
         u64::from(self.registration.weight) * self.share(policy, now)
     }
 
+    /// Whether calls may go there where all that are well serve: it is well, whatever somebody doubts, nobody took it out,
+    /// and its breaker lets at least trial calls through.
+    pub fn serves(&self) -> bool {
+        let well = match self.health {
+            Health::Healthy | Health::Suspect => true,
+            Health::Unhealthy | Health::Isolated | Health::Unknown => false,
+        };
+        well && self.admin.may_be_chosen() && self.breaker.state != BreakerState::Open
+    }
+
     /// Since when it is missing: nobody sees it alive, and somebody looks.
     fn missing_since(&self) -> Option<ClusterTime> {
         let recovering = self.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
@@ -87,18 +97,20 @@ impl Instance {
     }
 
     /// When it is removed because it was missing for so long; never while it is or was the last to hold its service,
-    /// nor while an operator has taken it out.
+    /// nor while an operator has taken it out. Once it is let in again, the patience with it begins anew.
     pub fn deregistered_at(&self, service: &Service) -> Option<ClusterTime> {
         let held = service.assignment.last_holder.as_ref().is_some_and(|holder| holder.instance == self.id);
         let after = self.registration.deregister_after?;
         let missing = self.missing_since()?;
-        (self.admin.state == AdminState::Enabled && !held).then(|| missing.plus(after))
+        (self.admin.state == AdminState::Enabled && !held).then(|| missing.max(self.admin.at).plus(after))
     }
 
-    /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay, of an operator's
-    /// word, of the patience with a missing one.
+    /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay or of what is
+    /// remembered of it, of an operator's word, of the patience with a missing one.
     pub fn due(&self, service: &Service) -> Option<ClusterTime> {
-        let recovery = self.recovery.as_ref().and_then(|recovery| recovery.due(&service.spec.recovery));
+        let policy = &service.spec.recovery;
+        let recovery =
+            self.recovery.as_ref().and_then(|recovery| recovery.due(policy).or_else(|| recovery.forgotten_at(policy)));
         [self.breaker.open_until(), recovery, self.admin.ends, self.deregistered_at(service)]
             .into_iter()
             .flatten()

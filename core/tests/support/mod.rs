@@ -1,6 +1,8 @@
 //! A cluster's log in a test's hands: commands go in, the state and the history come out. Shared by the tests of `core`.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test uses its part of it")]
 
+pub mod acts;
+
 use std::collections::BTreeMap;
 
 use baton_core::apply::apply_batch;

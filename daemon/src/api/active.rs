@@ -56,7 +56,8 @@ async fn check(
 
 /// Is it the active?
 ///
-/// In an `active_active` service every healthy instance is.
+/// In an `active_active` service every instance is that calls may go to: `healthy` or `suspect`, enabled, its breaker not
+/// open.
 #[utoipa::path(method(get, head), path = "/v1/services/{service}/instances/{instance}/is-active", tag = "active",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),

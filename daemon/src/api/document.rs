@@ -14,10 +14,11 @@ const DESCRIPTION: &str = "Baton decides which instance of a service is active, 
     `500ms`, times are RFC 3339 in UTC.";
 
 /// Tags in the order in which they are read.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("services", "What is managed, and what is wanted of it"),
     ("instances", "The running copies of a service"),
     ("active", "Who is active, and why"),
+    ("discovery", "Whom to call"),
     ("calls", "What clients and instances say themselves"),
     ("moves", "An operator moves the active"),
     ("transitions", "The records of moves"),
@@ -168,17 +169,17 @@ fn redirect(schema: &mut Value, split: &BTreeSet<String>) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use baton_core::calls::CallOutcome;
-    use baton_core::detector::HeartbeatState;
+    use baton_core::breaker::BreakerState;
     use baton_core::event::EventKind;
     use baton_core::json::Word;
+    use baton_core::pick::PickStrategy;
     use baton_core::planner::{Decision, GateVerdict};
     use baton_core::policy::{
         AutoWord, CheckKind, Combine, FailbackMode, FailoverStrategy, Liveness, LoadBalancing, MajorityWord, Mode,
         OnQuorumLoss, ProofKind, RecoveryStrategy, RetryOn, RetryStrategy,
     };
     use baton_core::probe::{FailureClass, Health, Verdict};
-    use baton_core::state::Phase;
+    use baton_core::state::{AdminState, Phase, Source};
     use baton_core::transition::{Fencing, TransitionKind, TransitionStatus};
     use utoipa::ToSchema;
 
@@ -198,29 +199,31 @@ mod tests {
         let document = document();
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         let spoken: BTreeMap<String, Vec<&str>> = [
+            words_of::<AdminState>(),
             words_of::<AutoWord>(),
+            words_of::<BreakerState>(),
             words_of::<CheckKind>(),
             words_of::<Combine>(),
             words_of::<Decision>(),
             words_of::<EventKind>(),
             words_of::<FailbackMode>(),
-            words_of::<CallOutcome>(),
             words_of::<FailoverStrategy>(),
             words_of::<FailureClass>(),
             words_of::<Fencing>(),
             words_of::<GateVerdict>(),
             words_of::<Health>(),
-            words_of::<HeartbeatState>(),
             words_of::<Liveness>(),
             words_of::<LoadBalancing>(),
             words_of::<MajorityWord>(),
             words_of::<Mode>(),
             words_of::<OnQuorumLoss>(),
             words_of::<Phase>(),
+            words_of::<PickStrategy>(),
             words_of::<ProofKind>(),
             words_of::<RecoveryStrategy>(),
             words_of::<RetryOn>(),
             words_of::<RetryStrategy>(),
+            words_of::<Source>(),
             words_of::<TransitionKind>(),
             words_of::<TransitionStatus>(),
             words_of::<Verdict>(),

@@ -8,6 +8,7 @@ use baton_client::view::{PROBLEM_JSON, Problem};
 use baton_core::command::{Done, Refusal};
 use baton_core::id::{InstanceId, Revision, ServiceName, TransitionId};
 use baton_core::json::FieldError;
+use baton_core::pick::NoInstance;
 use baton_core::state::Phase;
 
 use crate::consensus::{ProposeError, ReadError};
@@ -124,6 +125,9 @@ pub(crate) enum ApiError {
         /// Where it stands.
         phase: Phase,
     },
+    /// Nobody may be called now.
+    #[error(transparent)]
+    NoInstance(#[from] NoInstance),
     /// The node has not applied what the client has seen already.
     #[error("this node has applied revision {applied}, and you have seen {seen}: ask again, or ask another node")]
     Behind {
@@ -250,6 +254,7 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "idempotency_key_unsupported", "Idempotency keys are not known yet")
             }
             Self::NoActive { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_active", "No instance is active"),
+            Self::NoInstance(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_instance", "No instance may be called"),
             Self::Behind { .. } => (StatusCode::SERVICE_UNAVAILABLE, "behind", "This node is behind"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "Not ready"),
             Self::PreconditionFailed(_) => {

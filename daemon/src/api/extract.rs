@@ -171,6 +171,21 @@ fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     if json { Ok(()) } else { Err(ApiError::MediaType { given: short(&given).to_owned() }) }
 }
 
+/// A JSON body that may be left out.
+pub(crate) struct MaybeJson(pub(crate) Option<Json>);
+
+impl<S: Send + Sync> FromRequest<S> for MaybeJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let JsonText(bytes) = JsonText::<BODY_MAX>::from_request(request, state).await?;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(None));
+        }
+        Json::parse(&bytes).map(|json| Self(Some(json))).map_err(ApiError::NotJson)
+    }
+}
+
 /// Refuses a body where none is expected to be read; kept so that a DELETE with a body is not silently half-understood.
 pub(crate) struct NoBody;
 

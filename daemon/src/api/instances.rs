@@ -36,9 +36,10 @@ pub(crate) async fn list(
     let changed = |view: &View| view.state.service(&name).map(|service| service.changed);
     let view = read_changed(&state, &listing.fresh, changed).await?;
     let service = service_in(&view, &name)?;
+    let now = state.consensus.now().time;
     let mut rest = page_after(&service.instances, listing.cursor.as_ref());
     let mut items: Vec<InstanceView> =
-        rest.by_ref().take(listing.limit).map(|(_, one)| views::instance(&view.state, service, one)).collect();
+        rest.by_ref().take(listing.limit).map(|(_, one)| views::instance(&view.state, service, one, now)).collect();
     let more = rest.next().is_some();
     views::count(&mut items, &counts(&state, listing.fresh.consistency, &name).await);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
@@ -113,7 +114,7 @@ pub(crate) async fn get(
 ) -> Result<Answer, ApiError> {
     let view = read(&state, consistency).await?;
     let (service, instance) = instance_in(&view, &service, &instance)?;
-    let mut told = views::instance(&view.state, service, instance);
+    let mut told = views::instance(&view.state, service, instance, state.consensus.now().time);
     let counts = counts(&state, consistency, &service.name).await;
     views::count(std::slice::from_mut(&mut told), &counts);
     let answer = Answer::json(&told)?;

@@ -8,8 +8,9 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use baton_core::breaker::BreakerState;
 use baton_core::probe::{Health, Verdict};
-use baton_core::state::{Phase, Source};
+use baton_core::state::{AdminState, Phase, Source};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -19,6 +20,7 @@ use super::query::Query;
 use crate::store::View;
 
 const REQUESTS: &str = "baton_http_requests_total";
+pub(super) const PICKS: &str = "baton_picks_total";
 const SECONDS: &str = "baton_http_request_seconds";
 
 /// Bounds of the latency histogram in seconds: from what a stale read takes to the time by which a default one gives
@@ -37,6 +39,7 @@ pub(crate) fn recorder() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_counter!(REQUESTS, "Requests to the API, by method, route and status");
     describe_histogram!(SECONDS, "Time from a request to the head of its answer, streams and long polls left out");
+    describe_counter!(PICKS, "Instances chosen for callers, by strategy and outcome");
     describe_gauge!("baton_raft_term", "The Raft term");
     describe_gauge!("baton_raft_is_leader", "1 on the leader, else 0");
     describe_gauge!("baton_raft_applied_index", "The last log entry in this node's state");
@@ -46,6 +49,13 @@ fn describe() {
     describe_gauge!("baton_compacted_through", "The last event that is forgotten");
     describe_gauge!("baton_services", "Services by phase");
     describe_gauge!("baton_instances", "Instances by health");
+    describe_gauge!("baton_breakers", "Instances by the state of their breaker");
+    describe_gauge!("baton_instances_admin", "Instances by what an operator allows them");
+    describe_gauge!(
+        "baton_instances_held_back",
+        "Instances that were unhealthy, are well again and are not taken back yet"
+    );
+    describe_gauge!("baton_instances_cooling", "Instances that are no candidates until their cool-down ends");
     describe_gauge!("baton_nodes", "Nodes by whether the leader hears them");
     describe_gauge!("baton_transitions", "Transition records kept");
     describe_counter!("baton_reports_total", "Reported calls that were taken, by outcome");
@@ -107,6 +117,10 @@ fn set(state: &ApiState, view: &View) {
     gauge!("baton_transitions").set(view.state.transitions.len() as f64);
     gauge!("baton_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 
+    let now = state.consensus.now().time;
+    let (mut held_back, mut cooling) = (0_u64, 0_u64);
+    let mut breakers: BTreeMap<&str, u64> = BreakerState::ALL.iter().map(|(word, _)| (*word, 0)).collect();
+    let mut admins: BTreeMap<&str, u64> = AdminState::ALL.iter().map(|(word, _)| (*word, 0)).collect();
     let mut phases: BTreeMap<&str, u64> = Phase::ALL.iter().map(|(word, _)| (*word, 0)).collect();
     let mut healths: BTreeMap<&str, u64> = Health::ALL.iter().map(|(word, _)| (*word, 0)).collect();
     let words = |source: &'static str| Verdict::ALL.iter().map(move |(word, _)| ((source, *word), 0));
@@ -118,6 +132,12 @@ fn set(state: &ApiState, view: &View) {
                 *judged.entry((source.as_str(), record.verdict.as_str())).or_default() += 1;
             }
             *healths.entry(instance.health.as_str()).or_default() += 1;
+            *breakers.entry(instance.breaker.state.as_str()).or_default() += 1;
+            *admins.entry(instance.admin.state.as_str()).or_default() += 1;
+            if let Some(recovery) = &instance.recovery {
+                held_back += u64::from(recovery.good_since.is_some());
+                cooling += u64::from(recovery.cooling(now).is_some());
+            }
         }
     }
     for ((source, verdict), count) in judged.into_iter().filter(|((_, verdict), _)| *verdict != "unknown") {
@@ -129,6 +149,14 @@ fn set(state: &ApiState, view: &View) {
     for (health, count) in healths {
         gauge!("baton_instances", "health" => health).set(count as f64);
     }
+    for (breaker, count) in breakers {
+        gauge!("baton_breakers", "state" => breaker).set(count as f64);
+    }
+    for (admin, count) in admins {
+        gauge!("baton_instances_admin", "state" => admin).set(count as f64);
+    }
+    gauge!("baton_instances_held_back").set(held_back as f64);
+    gauge!("baton_instances_cooling").set(cooling as f64);
     let live = view.state.nodes.values().filter(|node| node.live).count();
     gauge!("baton_nodes", "live" => "true").set(live as f64);
     gauge!("baton_nodes", "live" => "false").set((view.state.nodes.len() - live) as f64);

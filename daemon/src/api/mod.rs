@@ -18,6 +18,8 @@ mod longpoll;
 mod measures;
 mod meta;
 mod moves;
+mod operator;
+mod pick;
 mod query;
 mod reports;
 mod services;
@@ -63,6 +65,8 @@ pub(crate) struct ApiState {
     shutdown: CancellationToken,
     /// The last state hash, since it costs a walk over the whole state.
     hash: Arc<cluster::HashCache>,
+    /// Whose turn it is, service by service.
+    pickers: Arc<pick::Pickers>,
 }
 
 impl ApiState {
@@ -75,7 +79,7 @@ impl ApiState {
         shutdown: CancellationToken,
     ) -> Self {
         let allowed_hosts = allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { consensus, reports, metrics, allowed_hosts, shutdown, hash: Arc::default() }
+        Self { consensus, reports, metrics, allowed_hosts, shutdown, hash: Arc::default(), pickers: Arc::default() }
     }
 }
 
@@ -92,10 +96,14 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(services::put, services::get, services::delete))
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::get, instances::delete))
+        .routes(routes!(operator::admin))
+        .routes(routes!(operator::reset))
         .routes(routes!(active::active))
         .routes(routes!(active::is_active))
         .routes(routes!(active::is_passive))
         .routes(routes!(active::is_healthy))
+        .routes(routes!(pick::pick))
+        .routes(routes!(pick::endpoints))
         .routes(routes!(reports::post))
         .routes(routes!(heartbeat::post))
         .routes(routes!(explain::explain))

@@ -33,9 +33,10 @@ pub(crate) async fn list(
     Query(listing): Query<Listing<ServiceName>>,
 ) -> Result<Answer, ApiError> {
     let view = read_changed(&state, &listing.fresh, |view| Some(view.state.meta.services_changed)).await?;
+    let now = state.consensus.now().time;
     let mut rest = page_after(&view.state.services, listing.cursor.as_ref());
     let items: Vec<ServiceView> =
-        rest.by_ref().take(listing.limit).map(|(_, service)| views::service(&view.state, service)).collect();
+        rest.by_ref().take(listing.limit).map(|(_, service)| views::service(&view.state, service, now)).collect();
     let more = rest.next().is_some();
     let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());
     Ok(Answer::json(&ServicePage { items, next_cursor })?.at(view.state.meta.revision))
@@ -108,7 +109,7 @@ pub(crate) async fn get(
 ) -> Result<Answer, ApiError> {
     let view = read_changed(&state, &fresh, |view| view.state.service(&name).map(|service| service.changed)).await?;
     let service = service_in(&view, &name)?;
-    let mut told = views::service(&view.state, service);
+    let mut told = views::service(&view.state, service, state.consensus.now().time);
     views::count(&mut told.instances, &counts(&state, fresh.consistency, &name).await);
     let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(service.generation))

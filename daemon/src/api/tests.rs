@@ -1,6 +1,8 @@
 //! The API over one real node, asked without a socket: what the black-box tests cannot bring about, such as a forgotten
 //! history, a panic, or a node that stops under its streams.
 
+mod pick;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -256,7 +258,7 @@ async fn a_move_that_is_taken_is_never_called_unknown_by_name() {
 async fn a_key_that_would_be_ignored_is_refused() {
     let node = Node::start().await;
     node.fill().await;
-    for kind in ["failover", "switchover"] {
+    for kind in ["failover", "switchover", "pick"] {
         let request = Request::builder().method("POST").uri(format!("/v1/services/orders/{kind}"));
         let request = request.header(HOST, "127.0.0.1").header("Idempotency-Key", "\"8e03978e\"");
         let request = request.body(Body::from(r#"{"reason":"x"}"#)).expect("a request");

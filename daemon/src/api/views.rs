@@ -3,13 +3,67 @@
 use std::collections::BTreeMap;
 
 use baton_client::view::{
-    ActiveView, InstanceState, InstanceSummary, InstanceView, Role, ServiceSummary, ServiceView, VerdictView,
+    ActiveView, AdminView, BreakerView, InstanceState, InstanceSummary, InstanceView, JudgedView, RecoveryView, Role,
+    ServiceSummary, ServiceView, VerdictView,
 };
+use baton_core::breaker::Breaker;
 use baton_core::id::InstanceId;
+use baton_core::policy::BreakerPolicy;
 use baton_core::probe::Health;
-use baton_core::state::{Instance, Service, State};
+use baton_core::state::{Admin, Instance, Service, State};
+use baton_core::time::{ClusterTime, Millis};
 
 use crate::reports::wire::Known;
+
+/// A weight as it is told: in units of the registered one, to the thousandth.
+#[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
+pub(crate) fn weight(thousandths: u64) -> f64 {
+    thousandths as f64 / 1_000.0
+}
+
+fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> BreakerView {
+    let until = breaker.open_until();
+    BreakerView {
+        state: breaker.state,
+        generation: breaker.generation,
+        since_ms: now.since(breaker.since).0,
+        trips: breaker.trips,
+        open_for_ms: until.map(|_| breaker.open_for.0),
+        half_open_in_ms: until.map(|until| until.since(now).0),
+        trials_out: breaker.trials_out(policy, now),
+        successes: breaker.successes,
+        numbers: breaker.numbers.clone(),
+    }
+}
+
+fn admin(admin: &Admin, now: ClusterTime) -> AdminView {
+    AdminView {
+        state: admin.state,
+        reason: admin.reason.clone(),
+        actor: admin.actor.clone(),
+        since: admin.since,
+        until: admin.until,
+        ends_in_ms: admin.ends.map(|ends| ends.since(now).0),
+    }
+}
+
+fn recovery(service: &Service, instance: &Instance, now: ClusterTime) -> Option<RecoveryView> {
+    let (recovery, policy) = (instance.recovery.as_ref()?, &service.spec.recovery);
+    let ms = |length: Option<Millis>| length.map(|length| length.0);
+    Some(RecoveryView {
+        failures: recovery.failures,
+        held_back: recovery.back_since.is_none(),
+        back_in_ms: ms(recovery.due(policy).map(|due| due.since(now))),
+        cooldown_ms: ms(recovery.cooling(now)),
+        share: share(recovery.share(policy, now)),
+    })
+}
+
+/// Thousandths as a share.
+#[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
+fn share(thousandths: u64) -> f64 {
+    thousandths as f64 / 1_000.0
+}
 
 /// The active of a service, if there is one.
 pub(crate) fn active(service: &Service) -> Option<ActiveView> {
@@ -42,8 +96,8 @@ pub(crate) fn count(views: &mut [InstanceView], counts: &CountsOf) {
     }
 }
 
-/// An instance with all that is known of it.
-pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) -> InstanceView {
+/// An instance with all that is known of it at `now`.
+pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, now: ClusterTime) -> InstanceView {
     let registration = &instance.registration;
     InstanceView {
         id: instance.id.clone(),
@@ -62,11 +116,24 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
                 evidence: record.evidence.clone(),
             })
             .collect(),
+        judged: instance
+            .judged
+            .iter()
+            .map(|(source, record)| JudgedView {
+                source: *source,
+                verdict: record.verdict,
+                since: record.since,
+                evidence: record.evidence.clone(),
+            })
+            .collect(),
+        breaker: breaker(&instance.breaker, &service.spec.breaker, now),
+        admin: admin(&instance.admin, now),
+        recovery: recovery(service, instance, now),
         zone: registration.zone.clone(),
         tier: registration.tier,
         priority: registration.priority,
         weight: registration.weight,
-        effective_weight: registration.weight,
+        effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
         failure_counts: None,
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
@@ -79,8 +146,8 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance) ->
     }
 }
 
-/// A service with all that is known of it.
-pub(crate) fn service(state: &State, service: &Service) -> ServiceView {
+/// A service with all that is known of it at `now`.
+pub(crate) fn service(state: &State, service: &Service, now: ClusterTime) -> ServiceView {
     ServiceView {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -92,12 +159,12 @@ pub(crate) fn service(state: &State, service: &Service) -> ServiceView {
         phase: service.assignment.phase,
         active: active(service),
         transition: service.assignment.transition,
-        instances: service.instances.values().map(|one| instance(state, service, one)).collect(),
+        instances: service.instances.values().map(|one| instance(state, service, one, now)).collect(),
     }
 }
 
 /// A service in a snapshot.
-pub(crate) fn summary(service: &Service) -> ServiceSummary {
+pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
     ServiceSummary {
         name: service.name.clone(),
         mode: service.spec.mode,
@@ -116,7 +183,9 @@ pub(crate) fn summary(service: &Service) -> ServiceSummary {
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
-                effective_weight: instance.registration.weight,
+                effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
+                breaker: instance.breaker.state,
+                admin: instance.admin.state,
                 generation: instance.generation,
             })
             .collect(),

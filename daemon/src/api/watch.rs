@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use baton_client::view::{Bookmark, Reset, STREAM_BOOKMARK, STREAM_RESET, STREAM_SNAPSHOT, Snapshot};
 use baton_core::event::{Event, EventKind};
 use baton_core::id::{Revision, ServiceName};
+use baton_core::time::ClusterTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use serde::Serialize;
@@ -29,7 +30,8 @@ use super::longpoll::read;
 use super::query::{Args, Consistency, FromArgs, Query, short, whole};
 use super::sse::{frame, preamble};
 use super::{ApiState, views};
-use crate::store::{EventsError, StateReader, StoredEvent, View};
+use crate::consensus::Consensus;
+use crate::store::{EventsError, StoredEvent, View};
 
 /// Events that one pull takes from the log: enough to catch up fast, few enough to hold in memory for each of many
 /// streams.
@@ -133,8 +135,7 @@ pub(crate) async fn watch(
         (Some(revision), None) => Start::After(revision),
         (None, None) => Start::Snapshot,
     };
-    let reader = state.consensus.reader().clone();
-    let follower = Follower::new(reader, wanted.filter, start, state.shutdown.clone());
+    let follower = Follower::new(state.consensus.clone(), wanted.filter, start, state.shutdown.clone());
     let body = Body::from_stream(stream::unfold(follower, async |mut follower| {
         let chunk = follower.next().await?;
         Some((Ok::<Bytes, Infallible>(chunk), follower))
@@ -155,7 +156,7 @@ enum Start {
 
 /// One client's stream.
 struct Follower {
-    reader: StateReader,
+    consensus: Consensus,
     filter: Filter,
     news: Receiver<Revision>,
     shutdown: CancellationToken,
@@ -175,10 +176,10 @@ enum Woken {
 }
 
 impl Follower {
-    fn new(reader: StateReader, filter: Filter, start: Start, shutdown: CancellationToken) -> Self {
-        let news = reader.events().watch();
+    fn new(consensus: Consensus, filter: Filter, start: Start, shutdown: CancellationToken) -> Self {
+        let news = consensus.reader().events().watch();
         Self {
-            reader,
+            consensus,
             filter,
             news,
             shutdown,
@@ -205,7 +206,7 @@ impl Follower {
             }
             // Marked as seen before the log is asked, so that what comes in between wakes the wait below.
             self.news.borrow_and_update();
-            match self.reader.events().after(self.cursor, BATCH).await {
+            match self.consensus.reader().events().after(self.cursor, BATCH).await {
                 Ok(batch) if batch.is_empty() => match self.wait().await {
                     Woken::News => {}
                     Woken::BookmarkDue => return self.bookmark(),
@@ -251,8 +252,8 @@ impl Follower {
     }
 
     fn snapshot(&mut self, out: &mut BytesMut) -> Option<()> {
-        let view = self.reader.view();
-        let snapshot = snapshot_of(&view, &self.filter);
+        let view = self.consensus.reader().view();
+        let snapshot = snapshot_of(&view, &self.filter, self.consensus.now().time);
         self.cursor = snapshot.revision;
         put(out, Some(snapshot.revision), STREAM_SNAPSHOT, &snapshot)
     }
@@ -287,10 +288,11 @@ impl Follower {
     }
 }
 
-fn snapshot_of(view: &View, filter: &Filter) -> Snapshot {
+fn snapshot_of(view: &View, filter: &Filter, now: ClusterTime) -> Snapshot {
     let wanted = |name: &ServiceName| filter.services.is_empty() || filter.services.contains(name);
     let services = view.state.services.values().filter(|service| wanted(&service.name));
-    Snapshot { revision: view.state.meta.revision, services: services.map(|service| views::summary(service)).collect() }
+    let services = services.map(|service| views::summary(service, now)).collect();
+    Snapshot { revision: view.state.meta.revision, services }
 }
 
 /// A frame of ours. `None` ends the stream: a view that does not serialize is a defect, and silence would be a lie.

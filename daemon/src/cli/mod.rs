@@ -1,5 +1,7 @@
 //! The command line: which words there are, what they take, and how a command ends. What a command does is its own room's.
 
+mod operator;
+mod says;
 mod serve;
 mod status;
 mod watch;
@@ -91,6 +93,22 @@ enum Command {
     #[command(after_help = "Examples:\n  baton watch\n  baton watch --service orders --type active.changed\n  \
                       baton watch -o json | jq -r 'select(.token) | .token'")]
     Watch(watch::WatchArgs),
+    /// Take an instance out of what is chosen without cutting it off, or let it in again
+    #[command(after_help = "Examples:\n  baton drain orders b --reason \"kernel update\"\n  \
+                      baton drain orders b --reason \"kernel update\" --for 30m\n  \
+                      baton drain orders b --reason \"it is back\" --undo\n\n\
+                      The active stays active: `POST …/switchover` moves it.")]
+    Drain(operator::DrainArgs),
+    /// Set what an instance is allowed: enabled, draining, maintenance or isolated
+    #[command(after_help = "Examples:\n  baton admin orders b maintenance --reason \"new disks\" --for 2h\n  \
+                      baton admin orders a isolated --reason \"it corrupts data\"\n  \
+                      baton admin orders a enabled --reason \"repaired\"\n\n\
+                      draining: not chosen, not cut off. maintenance: not probed either, and never the active.\n\
+                      isolated: out; where it is the active, the service is moved.")]
+    Admin(operator::AdminArgs),
+    /// Forget all that speaks against an instance: breaker, cool-down, recovery, what was seen of it
+    #[command(after_help = "Example:\n  baton reset orders a --reason \"the switch was repaired\"")]
+    Reset(operator::ResetArgs),
     /// A small HTTP server that fails on command, for demos and tests
     #[command(
         hide = true,
@@ -134,6 +152,9 @@ async fn run(cli: Cli) -> Exit {
         Command::CheckConfig(args) => return serve::check(*args),
         Command::Openapi => return serve::openapi(),
         Command::Status(args) => status::run(&cli.global, args).await,
+        Command::Drain(args) => operator::drain(&cli.global, args).await,
+        Command::Admin(args) => operator::admin(&cli.global, args).await,
+        Command::Reset(args) => operator::reset(&cli.global, args).await,
         Command::Watch(args) => watch::run(&cli.global, args).await,
     };
     done.unwrap_or_else(|error| {
@@ -158,6 +179,31 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example") && help.contains("baton "), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn an_operators_word_is_read_whole_or_not_at_all() {
+        let reads = |args: &str| Cli::try_parse_from(args.split(' ')).map(|_| ()).map_err(|error| error.to_string());
+        for good in [
+            "baton drain orders a --reason x --for 30m",
+            "baton drain orders a --reason x --undo",
+            "baton admin orders a isolated --reason x",
+            "baton admin orders a maintenance --reason x --for 2h",
+            "baton reset orders a --reason x",
+        ] {
+            assert_eq!(reads(good), Ok(()), "{good}");
+        }
+        for (bad, told) in [
+            ("baton drain orders a", "--reason"),
+            ("baton drain orders --reason x", "INSTANCE"),
+            ("baton drain orders a --reason x --for soon", "duration"),
+            ("baton drain orders a --reason x --for 5m --undo", "cannot be used with"),
+            ("baton admin orders a off --reason x", "maintenance"),
+            ("baton admin orders a maintenance --reason x", "--for"),
+            ("baton reset orders A! --reason x", "A!"),
+        ] {
+            assert!(reads(bad).is_err_and(|error| error.contains(told)), "{bad}: {:?}", reads(bad));
         }
     }
 

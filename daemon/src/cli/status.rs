@@ -1,15 +1,16 @@
 //! `baton status`: the cluster, its services, who is active, and who says what of whom.
 
 use anstyle::Style;
-use baton_client::view::{ClusterView, InstanceView, Role, ServiceView};
+use baton_client::view::{ClusterView, Role, ServiceView};
 use baton_client::{Client, ClientError};
 use baton_core::id::ServiceName;
 use baton_core::policy::Mode;
-use baton_core::probe::{Health, Verdict};
+use baton_core::probe::Health;
 use baton_core::time::WallTime;
 use clap::Args;
 use serde::Serialize;
 
+use super::says::says;
 use super::{GlobalArgs, Output};
 use crate::terminal::exit::Exit;
 use crate::terminal::output::{
@@ -160,11 +161,12 @@ fn instances_table(services: &[ServiceView], now: WallTime) -> Table {
                     Role::Passive => cell("passive"),
                 },
                 styled(health_style(instance.health), instance.health),
-                // The latest change of mind among its observers: what it is now, it is since then.
+                // The latest change of mind about it: what it is now, it is since then.
                 instance
                     .verdicts
                     .iter()
                     .map(|told| told.since)
+                    .chain(instance.judged.iter().map(|told| told.since))
                     .max()
                     .map_or_else(|| cell("-"), |time| since(time, now)),
                 instance.address.as_ref().map_or_else(|| cell("-"), cell),
@@ -186,88 +188,15 @@ fn health_style(health: Health) -> Style {
     }
 }
 
-/// `1, 3 up; 2 down (http failed 3 in a row: connection refused)`: those who say the same are told together.
-fn says(instance: &InstanceView) -> String {
-    if instance.verdicts.is_empty() {
-        return "nobody has looked".to_owned();
-    }
-    let mut told: Vec<(String, Vec<String>)> = Vec::new();
-    for held in &instance.verdicts {
-        let evidence = &held.evidence;
-        let word = match held.verdict {
-            Verdict::Up | Verdict::Unknown => held.verdict.to_string(),
-            Verdict::Suspect | Verdict::Down => format!(
-                "{} ({} failed {} in a row: {})",
-                held.verdict,
-                one_line(&evidence.check),
-                evidence.streak,
-                one_line(&evidence.detail)
-            ),
-        };
-        let observer = held.observer.to_string();
-        match told.iter_mut().find(|(known, _)| *known == word) {
-            Some((_, observers)) => observers.push(observer),
-            None => told.push((word, vec![observer])),
-        }
-    }
-    told.iter().map(|(word, observers)| format!("{} {word}", observers.join(", "))).collect::<Vec<_>>().join("; ")
-}
-
 #[cfg(test)]
 mod tests {
-    use baton_client::view::{LocalView, NodeRole, NodeView, VerdictView};
-    use baton_core::policy::{Liveness, Overrides, Spec};
-    use baton_core::probe::Evidence;
-    use baton_core::state::{HealthInputs, Phase};
+    use baton_client::view::{LocalView, NodeRole, NodeView};
+    use baton_core::policy::Spec;
+    use baton_core::probe::Verdict;
+    use baton_core::state::Phase;
 
+    use super::super::says::tests::{instance, verdict};
     use super::*;
-
-    fn instance(verdicts: Vec<VerdictView>) -> InstanceView {
-        InstanceView {
-            id: "a".parse().expect("a name"),
-            service: "orders".parse().expect("a name"),
-            address: "127.0.0.1:80".parse().ok(),
-            role: Role::Passive,
-            health: Health::Suspect,
-            counts: HealthInputs {
-                observers: 2,
-                quorum: 2,
-                up: 1,
-                suspect: 0,
-                down: 1,
-                probes: Verdict::Suspect,
-                calls: None,
-                heartbeats: None,
-                verdict: Verdict::Suspect,
-            },
-            verdicts,
-            zone: None,
-            tier: 0,
-            priority: 100,
-            weight: 1,
-            effective_weight: 1,
-            failure_counts: None,
-            liveness: Liveness::Probe,
-            deregister_after: None,
-            metadata: std::collections::BTreeMap::new(),
-            overrides: Overrides::default(),
-            session: None,
-            lag: None,
-            generation: 1,
-            registered_at: WallTime(0),
-        }
-    }
-
-    fn verdict(observer: u64, verdict: Verdict) -> VerdictView {
-        let evidence = Evidence {
-            check: "web".to_owned(),
-            class: None,
-            detail: "connection\nrefused".to_owned(),
-            streak: 3,
-            first_failure_age: None,
-        };
-        VerdictView { observer, verdict, since: WallTime(1_763_635_320_007), evidence }
-    }
 
     fn status() -> Status {
         let node = NodeView {
@@ -299,13 +228,6 @@ mod tests {
             ])],
         };
         Status { cluster, services: vec![service] }
-    }
-
-    #[test]
-    fn who_says_what_is_told_on_one_line() {
-        let told = says(&status().services[0].instances[0]);
-        assert_eq!(told, "2, 3 down (web failed 3 in a row: connection refused); 1 up");
-        assert_eq!(says(&instance(Vec::new())), "nobody has looked");
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Book {
                 self.instance_gone(&service.name, &instance.id, prober);
                 let node = self.node;
                 let hash = |check: &str| spread((node, service.name.as_str(), instance.id.as_str(), check));
-                let watch = Watch::begin(prober, instance.epoch, address, &plans, hash);
+                let watch = Watch::begin(prober, &key, instance.epoch, address, &plans, hash);
                 for (check, target) in watch.targets().iter().enumerate() {
                     self.by_target.insert(*target, (key.clone(), check));
                 }
@@ -308,6 +308,15 @@ impl Book {
                 tracing::debug!(service = %key.0, instance = %key.1, %distrust, "a failed probe is not counted");
                 watch.disbelieve(prober);
             }
+        }
+    }
+
+    /// The connection that was held to a target has ended, and the target is being probed: a hint that it may be in
+    /// trouble. It is looked at closely until its probes have spoken; what is held of it does not change.
+    pub(crate) fn hinted(&mut self, target: TargetId, prober: &mut impl Probing) {
+        let Some((key, _)) = self.by_target.get(&target) else { return };
+        if let Some(watch) = self.watches.get_mut(&key.0).and_then(|known| known.get_mut(&key.1)) {
+            watch.disbelieve(prober);
         }
     }
 

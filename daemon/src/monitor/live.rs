@@ -86,7 +86,8 @@ async fn a_death_is_seen_agreed_and_taken_back() {
     };
     let consensus = Consensus::start(config, opened).await.expect("consensus");
     let shutdown = CancellationToken::new();
-    let monitor = tokio::spawn(run(1, consensus.clone(), ProbeTally::default(), shutdown.clone()));
+    let probe = ProbeConfig::default();
+    let monitor = tokio::spawn(run(1, probe, consensus.clone(), ProbeTally::default(), shutdown.clone()));
 
     let announce = NodeAnnounce { node: 1, api: peer.clone(), peer, version: "test".to_owned() };
     commit(&consensus, Command::NodeAnnounce(announce)).await;

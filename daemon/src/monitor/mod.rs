@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Consensus, Leadership};
-use crate::prober::{Clock, LagMeter, Pace, Prober, Target, TargetId};
+use crate::prober::{Clock, LagMeter, Pace, ProbeConfig, Prober, ProberNews, Target, TargetId};
 use crate::reports::ProbeTally;
 use crate::store::Changed;
 use book::Book;
@@ -79,12 +79,18 @@ impl Probing for Prober {
 }
 
 /// Probes every instance and proposes what this node holds of it, until told to stop.
-pub(crate) async fn run(node_id: NodeId, consensus: Consensus, tally: ProbeTally, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    node_id: NodeId,
+    probe: ProbeConfig,
+    consensus: Consensus,
+    tally: ProbeTally,
+    shutdown: CancellationToken,
+) {
     let clock = Clock;
     let lag = LagMeter::start(clock);
     let monitor = Monitor {
         book: Book::new(node_id, clock.now()).counting(tally),
-        prober: Prober::start(clock, lag.clone()),
+        prober: Prober::start(clock, lag.clone(), &probe),
         clock,
         lag,
         consensus,
@@ -145,11 +151,14 @@ impl Monitor {
                 }
             };
             tokio::select! {
-                results = self.prober.next() => {
+                news = self.prober.next() => {
                     let now_led = leadership.borrow().clone();
                     self.look_at_quorum(&now_led);
-                    for result in &results {
-                        self.book.seen(result, &mut self.prober);
+                    for news in &news {
+                        match news {
+                            ProberNews::Result(result) => self.book.seen(result, &mut self.prober),
+                            ProberNews::Ended(target) => self.book.hinted(*target, &mut self.prober),
+                        }
                     }
                 }
                 changed = changes.recv() => match changed {

@@ -1,9 +1,7 @@
 //! The HTTP check: one HTTP/1.1 request on a connection of its own. No redirects, no proxy, no pool, no retry: what is
 //! asked is this instance, once. Whatever it answers costs bounded memory; the caller bounds the time.
 
-use std::error::Error;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
@@ -16,10 +14,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::fault::Fault;
 use super::plan::HttpPlan;
+use super::probe::{Progress, Stage};
 
 /// The most of a body that is looked at. A health page that says what matters later than this says it too late.
 const BODY_MAX: usize = 64 * 1024;
@@ -31,29 +30,20 @@ const HEAD_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 100;
 
 /// What the instance's log should show.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("baton-probe/", env!("CARGO_PKG_VERSION")));
-
-/// How far a probe got, for whoever must say what it waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Waiting for the status line and the headers.
-    Head = 1,
-    /// Waiting for the body.
-    Body = 2,
-}
+pub(crate) const AGENT: HeaderValue = HeaderValue::from_static(concat!("baton-probe/", env!("CARGO_PKG_VERSION")));
 
 /// The connection under a request. It makes progress only while somebody drives it, so no task is needed for it.
-struct Driven {
-    connection: Pin<Box<http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>>>,
+struct Driven<S: AsyncRead + AsyncWrite + Unpin> {
+    connection: http1::Connection<TokioIo<S>, Empty<Bytes>>,
     over: bool,
 }
 
-impl Driven {
+impl<S: AsyncRead + AsyncWrite + Unpin> Driven<S> {
     /// Runs `work` with the connection under it. How the connection ends, `work` is told by its own error.
     async fn run<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
-            if !self.over && self.connection.as_mut().poll(context).is_ready() {
+            if !self.over && Pin::new(&mut self.connection).poll(context).is_ready() {
                 self.over = true;
             }
             match work.as_mut().poll(context) {
@@ -69,25 +59,26 @@ impl Driven {
 pub(crate) async fn ask(
     plan: &HttpPlan,
     authority: &str,
-    stream: TcpStream,
-    stage: impl Fn(Stage),
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    progress: &Progress,
 ) -> Result<(), Fault> {
-    stage(Stage::Head);
+    progress.reached(Stage::Head);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(HEADERS_MAX)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
-        .map_err(|error| of_hyper(&error))?;
-    let mut driven = Driven { connection: Box::pin(connection), over: false };
+        .map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?;
+    let mut driven = Driven { connection, over: false };
     let request = request(plan, authority)?;
-    let response = driven.run(sender.send_request(request)).await.map_err(|error| of_hyper(&error))?;
+    let response =
+        driven.run(sender.send_request(request)).await.map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?;
     let status = response.status().as_u16();
     if !plan.expect_status.iter().any(|range| range.contains(status)) {
         return Err(Fault::target(class_of_status(status), format!("answered {status}")));
     }
     let Some(pattern) = &plan.expect_body else { return Ok(()) };
-    stage(Stage::Body);
+    progress.reached(Stage::Body);
     driven.run(judge_body(response, pattern)).await
 }
 
@@ -112,7 +103,7 @@ async fn judge_body(response: Response<Incoming>, pattern: &Regex) -> Result<(),
     while kept.len() < BODY_MAX
         && let Some(frame) = body.frame().await
     {
-        if let Ok(data) = frame.map_err(|error| of_hyper(&error))?.into_data() {
+        if let Ok(data) = frame.map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?.into_data() {
             kept.extend_from_slice(&data[..data.len().min(BODY_MAX - kept.len())]);
         }
     }
@@ -125,32 +116,4 @@ async fn judge_body(response: Response<Incoming>, pattern: &Regex) -> Result<(),
         FailureClass::Malformed,
         format!("the body does not match expect_body ({} bytes, {seen} looked at)", kept.len()),
     ))
-}
-
-/// What an error of the HTTP connection means.
-fn of_hyper(error: &hyper::Error) -> Fault {
-    if error.is_parse_too_large() {
-        return Fault::target(FailureClass::Malformed, "the head of the answer is too large");
-    }
-    if error.is_parse() {
-        return Fault::target(FailureClass::Malformed, "the answer is not HTTP/1.1");
-    }
-    let closed = || Fault::target(FailureClass::Connection, "the connection was closed before the answer was complete");
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return closed();
-    }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(cause) = cause.downcast_ref::<io::Error>() {
-            // hyper tells a broken body as an I/O error of its own making, without a number from the kernel.
-            if cause.kind() == io::ErrorKind::UnexpectedEof {
-                return closed();
-            }
-            if cause.raw_os_error().is_some() {
-                return Fault::of_io("waiting for the answer", cause);
-            }
-        }
-        source = cause.source();
-    }
-    Fault::target(FailureClass::Malformed, format!("the answer broke off: {error}"))
 }

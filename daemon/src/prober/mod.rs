@@ -4,52 +4,78 @@
 //! One owner, one loop: whoever holds the `Prober` waits in `next`, which starts probes as they fall due. A task exists
 //! only while a probe is in flight. No probe waits for another, so one slow target delays nobody.
 
+mod agent;
 mod clock;
 mod fault;
+mod grpc;
+mod health;
+mod held;
 mod http;
 mod lag;
 mod plan;
+mod probe;
 mod resolve;
 mod schedule;
 mod tcp;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
+use baton_core::id::{InstanceId, ServiceName};
 use baton_core::policy::Address;
-use baton_core::probe::{Distrust, FailureClass, LocalTime, Outcome, Timing, trusted};
+use baton_core::probe::{Distrust, FailureClass, LocalTime, Outcome, Timing};
+use rustls::pki_types::CertificateDer;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 pub(crate) use clock::Clock;
 pub(crate) use lag::LagMeter;
 pub(crate) use plan::{CheckPlan, PlanKind};
 pub(crate) use schedule::{Pace, TargetId};
+pub(crate) use tls::read_ca_file;
 
-use fault::Fault;
-use http::Stage;
+use agent::Agents;
+use held::Holds;
+use probe::{Means, Probe};
 use resolve::Resolver;
 use schedule::{Rhythm, Schedule};
+use tls::Roots;
 
 /// The most probes in flight. Enough for 2,000 targets a second that all hang for half a second; each takes a descriptor
 /// and a few kilobytes. Where the process may open fewer files, a quarter of those.
 const IN_FLIGHT_MAX: usize = 1_024;
 
-/// The most results handed over at once, so that whoever takes them gets to look at other things between.
-const RESULTS_MAX: usize = 256;
+/// The most local commands that run at once. They are bounded apart from sockets: thirty processes are a burden to a
+/// machine that does not notice a thousand connections.
+const AGENTS_MAX: usize = 32;
+
+/// The most news handed over at once, so that whoever takes them gets to look at other things between.
+const NEWS_MAX: usize = 256;
+
+/// What this node's own configuration says about probing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProbeConfig {
+    /// Certificates trusted beside the system's.
+    pub(crate) ca: Vec<CertificateDer<'static>>,
+    /// The local commands that checks of type `agent` name: the program and its arguments.
+    pub(crate) agents: BTreeMap<InstanceId, Vec<String>>,
+}
 
 /// What is probed, and by which check.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
+    /// Which instance it is of.
+    pub(crate) of: (ServiceName, InstanceId),
     /// Where it listens.
     pub(crate) address: Address,
     /// What to ask.
     pub(crate) plan: Arc<CheckPlan>,
+    /// Whether to hold an idle connection to it, the end of which is told.
+    pub(crate) watch: bool,
     /// Who probes what by which check, in a number: decides the target's place in its interval.
     pub(crate) hash: u64,
 }
@@ -65,6 +91,15 @@ pub(crate) struct ProbeResult {
     pub(crate) seen: Result<Outcome, Distrust>,
 }
 
+/// What the prober has to tell.
+#[derive(Debug)]
+pub(crate) enum ProberNews {
+    /// A probe has landed.
+    Result(ProbeResult),
+    /// The held connection to a target has ended, and the target is being probed. A hint to look closely, and no more.
+    Ended(TargetId),
+}
+
 /// The number that spreads probes: the same for the same node, service, instance and check, different for any other.
 pub(crate) fn spread(of: impl Hash) -> u64 {
     // Unkeyed, so a restart does not move everything; nothing but evenness is asked of it.
@@ -77,16 +112,27 @@ pub(crate) fn spread(of: impl Hash) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Prober {
     clock: Clock,
-    lag: LagMeter,
-    resolver: Resolver,
+    means: Arc<Means>,
     schedule: Schedule,
     targets: HashMap<TargetId, Known>,
+    holds: Holds,
     flying: JoinSet<ProbeResult>,
-    by_task: HashMap<Id, TargetId>,
+    by_task: HashMap<Id, Flight>,
     in_flight_max: usize,
     /// Whether probes that are due wait for others to land: then their being late is our own limit's doing.
     held_back: bool,
+    /// How many of those in flight are local commands. They take no socket, but a process each.
+    agents: usize,
+    /// Local commands that are due and wait for others to end.
+    agents_waiting: VecDeque<TargetId>,
     last_id: u64,
+}
+
+/// A probe under way.
+#[derive(Debug)]
+struct Flight {
+    id: TargetId,
+    is_agent: bool,
 }
 
 #[derive(Debug)]
@@ -97,19 +143,28 @@ struct Known {
 
 impl Prober {
     /// A prober without targets, on the present runtime.
-    pub(crate) fn start(clock: Clock, lag: LagMeter) -> Self {
+    pub(crate) fn start(clock: Clock, lag: LagMeter, config: &ProbeConfig) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let quarter = files.map_or(IN_FLIGHT_MAX, |files| usize::try_from(files / 4).unwrap_or(IN_FLIGHT_MAX));
-        Self {
+        let means = Arc::new(Means {
             clock,
             lag,
             resolver: Resolver::new(clock),
+            roots: Roots::with(&config.ca),
+            agents: Agents::new(&config.agents),
+        });
+        Self {
+            clock,
+            holds: Holds::new(means.clone(), files),
+            means,
             schedule: Schedule::default(),
             targets: HashMap::new(),
             flying: JoinSet::new(),
             by_task: HashMap::new(),
             in_flight_max: quarter.clamp(1, IN_FLIGHT_MAX),
             held_back: false,
+            agents: 0,
+            agents_waiting: VecDeque::new(),
             last_id: 0,
         }
     }
@@ -120,14 +175,19 @@ impl Prober {
         let id = TargetId(self.last_id);
         let rhythm = Rhythm { interval: target.plan.interval, fast: target.plan.fast_interval, hash: target.hash };
         self.schedule.insert(id, rhythm, self.clock.now());
-        self.targets.insert(id, Known { target: Arc::new(target), probe: None });
+        let target = Arc::new(target);
+        if target.watch {
+            self.holds.insert(id, target.clone());
+        }
+        self.targets.insert(id, Known { target, probe: None });
         self.count_targets();
         id
     }
 
-    /// Lets a target go. A probe of it that is under way is broken off, and tells nothing.
+    /// Lets a target go. A probe of it that is under way is broken off, and tells nothing; a held connection is closed.
     pub(crate) fn remove(&mut self, id: TargetId) {
         self.schedule.remove(id);
+        self.holds.remove(id);
         if let Some(Known { probe: Some(probe), .. }) = self.targets.remove(&id) {
             probe.abort();
         }
@@ -144,12 +204,12 @@ impl Prober {
         self.schedule.hurry(id, self.clock.now());
     }
 
-    /// Waits until probes have landed and hands over their results, starting others as they fall due. May be dropped
-    /// at any time without losing a result. Never ends while there is no target.
-    pub(crate) async fn next(&mut self) -> Vec<ProbeResult> {
+    /// Waits until probes have landed or held connections have ended and hands over what there is to tell, starting other
+    /// probes as they fall due. May be dropped at any time without losing anything. Never ends while there is no target.
+    pub(crate) async fn next(&mut self) -> Vec<ProberNews> {
         loop {
             self.launch();
-            let room = self.flying.len() < self.in_flight_max;
+            let room = self.has_room();
             let due = self.schedule.next_due().filter(|_| room);
             let wait = due.map(|due| due.since(self.clock.now()));
             let falls_due = async {
@@ -160,43 +220,62 @@ impl Prober {
             };
             tokio::select! {
                 Some(joined) = self.flying.join_next_with_id() => {
-                    let mut results = Vec::new();
-                    results.extend(self.landed(joined));
-                    while results.len() < RESULTS_MAX && let Some(joined) = self.flying.try_join_next_with_id() {
-                        results.extend(self.landed(joined));
+                    let mut news = Vec::new();
+                    news.extend(self.landed(joined).map(ProberNews::Result));
+                    while news.len() < NEWS_MAX && let Some(joined) = self.flying.try_join_next_with_id() {
+                        news.extend(self.landed(joined).map(ProberNews::Result));
                     }
-                    if !results.is_empty() {
-                        return results;
+                    if !news.is_empty() {
+                        return news;
                     }
+                }
+                id = self.holds.ended() => {
+                    self.hurry(id);
+                    self.launch();
+                    return vec![ProberNews::Ended(id)];
                 }
                 () = falls_due => {}
             }
         }
     }
 
+    /// Whether one more socket may be opened.
+    fn has_room(&self) -> bool {
+        self.flying.len() - self.agents < self.in_flight_max
+    }
+
     /// Starts what is due, as far as there is room.
     fn launch(&mut self) {
         let now = self.clock.now();
-        while self.flying.len() < self.in_flight_max {
+        while self.agents < AGENTS_MAX
+            && let Some(id) = self.agents_waiting.pop_front()
+        {
+            // Their being late is our own limit's doing.
+            self.begin(id, now);
+        }
+        while self.has_room() {
             let Some((id, due)) = self.schedule.pop(now) else {
                 self.held_back = false;
                 return;
             };
-            let Some(known) = self.targets.get_mut(&id) else { continue };
-            let due = if self.held_back { now } else { due };
-            let probe = Probe {
-                id,
-                target: known.target.clone(),
-                due,
-                clock: self.clock,
-                lag: self.lag.clone(),
-                resolver: self.resolver.clone(),
-            };
-            let task = self.flying.spawn(probe.run());
-            self.by_task.insert(task.id(), id);
-            known.probe = Some(task);
+            let is_agent = self.targets.get(&id).is_some_and(|known| known.target.plan.is_agent());
+            if is_agent && self.agents >= AGENTS_MAX {
+                self.agents_waiting.push_back(id);
+            } else {
+                self.begin(id, if self.held_back { now } else { due });
+            }
         }
         self.held_back = self.schedule.next_due().is_some_and(|due| due <= now);
+    }
+
+    fn begin(&mut self, id: TargetId, due: LocalTime) {
+        let Some(known) = self.targets.get_mut(&id) else { return };
+        let is_agent = known.target.plan.is_agent();
+        let probe = Probe { id, target: known.target.clone(), due, means: self.means.clone() };
+        let task = self.flying.spawn(probe.run());
+        self.agents += usize::from(is_agent);
+        self.by_task.insert(task.id(), Flight { id, is_agent });
+        known.probe = Some(task);
     }
 
     /// A probe's task has ended. A probe that was broken off, or of a target that was let go, tells nothing.
@@ -210,11 +289,21 @@ impl Prober {
                 (error.id(), None)
             }
         };
-        let id = self.by_task.remove(&task)?;
+        let Flight { id, is_agent } = self.by_task.remove(&task)?;
+        self.agents -= usize::from(is_agent);
         let known = self.targets.get_mut(&id)?;
         known.probe = None;
-        self.schedule.finished(id, self.clock.now());
+        let now = self.clock.now();
+        self.schedule.finished(id, now);
         let result = result?;
+        match &result.seen {
+            Ok(Outcome::Success) => self.holds.found_well(id, now),
+            Ok(Outcome::Failure { class: FailureClass::Connection | FailureClass::Timeout, .. }) => {
+                self.holds.found_nobody(id, now);
+            }
+            // Somebody is there, or nobody knows.
+            Ok(Outcome::Failure { .. }) | Err(_) => {}
+        }
         count(known.target.plan.word(), &result.seen);
         Some(result)
     }
@@ -236,61 +325,5 @@ fn count(kind: &'static str, seen: &Result<Outcome, Distrust>) {
         Err(distrust) => {
             metrics::counter!("baton_probes_discarded_total", "reason" => distrust.word()).increment(1);
         }
-    }
-}
-
-/// One probe, from its start to its result.
-struct Probe {
-    id: TargetId,
-    target: Arc<Target>,
-    due: LocalTime,
-    clock: Clock,
-    lag: LagMeter,
-    resolver: Resolver,
-}
-
-impl Probe {
-    async fn run(self) -> ProbeResult {
-        let started = self.clock.now();
-        let timeout = self.target.plan.timeout;
-        // 0: not connected yet; then the `Stage` reached.
-        let stage = AtomicU8::new(0);
-        let outcome = match tokio::time::timeout(timeout, self.attempt(&stage)).await {
-            Ok(Ok(())) => Ok(Outcome::Success),
-            Ok(Err(Fault::Target { class, detail })) => Ok(Outcome::failure(class, detail)),
-            Ok(Err(Fault::Node { detail })) => Err(Distrust::NodeShort { detail }),
-            Err(_) => Ok(Outcome::failure(FailureClass::Timeout, waited_for(&stage, timeout))),
-        };
-        let timing = Timing { due: self.due, started, ended: self.clock.now(), timeout };
-        let seen = outcome.and_then(|outcome| match outcome {
-            Outcome::Success => Ok(Outcome::Success),
-            Outcome::Failure { .. } => trusted(&timing, self.lag.worst_since(self.due)).map(|()| outcome),
-        });
-        ProbeResult { target: self.id, timing, seen }
-    }
-
-    async fn attempt(&self, stage: &AtomicU8) -> Result<(), Fault> {
-        let Target { address, plan, .. } = self.target.as_ref();
-        let port = plan.port.unwrap_or(address.port);
-        let stream = tcp::connect(&self.resolver, &address.host, port).await?;
-        match &plan.kind {
-            PlanKind::Tcp => Ok(()),
-            PlanKind::Http(plan) => {
-                let authority = Address { host: address.host.clone(), port }.to_string();
-                http::ask(plan, &authority, stream, |now| stage.store(now as u8, Ordering::Relaxed)).await
-            }
-        }
-    }
-}
-
-fn waited_for(stage: &AtomicU8, timeout: Duration) -> String {
-    let reached = stage.load(Ordering::Relaxed);
-    let timeout = baton_core::time::Millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    if reached == Stage::Body as u8 {
-        format!("the body was not complete within {timeout}")
-    } else if reached == Stage::Head as u8 {
-        format!("connected, but no answer within {timeout}")
-    } else {
-        format!("no connection within {timeout}")
     }
 }

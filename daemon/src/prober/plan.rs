@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use baton_core::policy::{Check, CheckKind, StatusRange};
+use baton_core::policy::{Check, CheckKind, CheckTls, StatusRange};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use regex::bytes::{Regex, RegexBuilder};
+
+use super::health;
+use super::tls::{TlsPlan, TlsPlanError};
 
 /// The memory that one compiled pattern may take; the same bound refuses it when a spec is stored.
 const PATTERN_SIZE_MAX: usize = 1 << 20;
@@ -20,6 +24,8 @@ pub(crate) enum PlanError {
     Header { name: String, source: http::Error },
     #[error("its expect_body is not a regular expression")]
     Pattern(#[source] regex::Error),
+    #[error("its TLS settings cannot be used: {0}")]
+    Tls(#[source] TlsPlanError),
 }
 
 /// What an HTTP check sends and wants.
@@ -36,8 +42,22 @@ pub(crate) struct HttpPlan {
 #[derive(Debug)]
 pub(crate) enum PlanKind {
     Tcp,
-    Http(Box<HttpPlan>),
+    Tls(Box<TlsPlan>),
+    /// Over TLS, where there is a plan for it.
+    Http(Box<HttpPlan>, Option<Box<TlsPlan>>),
+    /// The message that is sent; over TLS, where there is a plan for it.
+    Grpc(Bytes, Option<Box<TlsPlan>>),
+    /// The local command that has the check's name.
+    Agent,
 }
+
+/// What a check of type `tls` does that says nothing of how.
+const VERIFIED: CheckTls = CheckTls { verify: true, server_name: None, ca: None };
+
+/// What HTTP/1.1 is called in a handshake (RFC 7301, section 6).
+const ALPN_HTTP_1: &[u8] = b"http/1.1";
+/// The same of HTTP/2.
+const ALPN_HTTP_2: &[u8] = b"h2";
 
 /// A check made ready to run.
 #[derive(Debug)]
@@ -45,6 +65,8 @@ pub(crate) struct CheckPlan {
     pub(crate) name: String,
     pub(crate) kind: PlanKind,
     pub(crate) port: Option<u16>,
+    /// Whether a connection is to be held.
+    pub(crate) watch: bool,
     pub(crate) timeout: Duration,
     pub(crate) interval: Duration,
     pub(crate) fast_interval: Duration,
@@ -56,16 +78,26 @@ impl CheckPlan {
     /// Makes `check` ready, or answers `None` where this version does not run such a check: then it says nothing about
     /// any instance, rather than something that it has not looked at.
     pub(crate) fn of(check: &Check) -> Result<Option<Self>, PlanError> {
-        let kind = match (check.kind, &check.tls) {
-            (CheckKind::Tcp, None) => PlanKind::Tcp,
-            (CheckKind::Http, None) => PlanKind::Http(Box::new(HttpPlan::of(check)?)),
-            (CheckKind::Tcp | CheckKind::Http, Some(_))
-            | (CheckKind::Grpc | CheckKind::Tls | CheckKind::Heartbeat | CheckKind::Agent, _) => return Ok(None),
+        let over_tls = |protocol| {
+            let plan = |tls| TlsPlan::of(tls, Some(protocol)).map(Box::new).map_err(PlanError::Tls);
+            check.tls.as_ref().map(plan).transpose()
+        };
+        let kind = match check.kind {
+            CheckKind::Tcp => PlanKind::Tcp,
+            CheckKind::Tls => {
+                let tls = check.tls.as_ref().unwrap_or(&VERIFIED);
+                PlanKind::Tls(Box::new(TlsPlan::of(tls, None).map_err(PlanError::Tls)?))
+            }
+            CheckKind::Http => PlanKind::Http(Box::new(HttpPlan::of(check)?), over_tls(ALPN_HTTP_1)?),
+            CheckKind::Grpc => PlanKind::Grpc(health::request(&check.service), over_tls(ALPN_HTTP_2)?),
+            CheckKind::Agent => PlanKind::Agent,
+            CheckKind::Heartbeat => return Ok(None),
         };
         Ok(Some(Self {
             name: check.name.clone(),
             kind,
             port: check.port,
+            watch: check.watch,
             timeout: check.timeout.as_duration(),
             interval: check.interval.as_duration(),
             fast_interval: check.fast_interval.as_duration(),
@@ -78,7 +110,24 @@ impl CheckPlan {
     pub(crate) fn word(&self) -> &'static str {
         match self.kind {
             PlanKind::Tcp => "tcp",
-            PlanKind::Http(_) => "http",
+            PlanKind::Tls(_) => "tls",
+            PlanKind::Http(..) => "http",
+            PlanKind::Grpc(..) => "grpc",
+            PlanKind::Agent => "agent",
+        }
+    }
+
+    /// Whether a local command does the looking.
+    pub(crate) fn is_agent(&self) -> bool {
+        matches!(self.kind, PlanKind::Agent)
+    }
+
+    /// The TLS under it, if there is any.
+    pub(crate) fn tls(&self) -> Option<&TlsPlan> {
+        match &self.kind {
+            PlanKind::Tcp | PlanKind::Agent => None,
+            PlanKind::Tls(tls) => Some(tls),
+            PlanKind::Http(_, tls) | PlanKind::Grpc(_, tls) => tls.as_deref(),
         }
     }
 }

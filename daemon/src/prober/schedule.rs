@@ -125,6 +125,8 @@ impl Schedule {
         entry.pace = pace;
         if let Stand::Waiting { due, last: Some((last_due, ended)) } = &mut entry.stand {
             let moved = entry.rhythm.after(*last_due, *ended, pace).max(now);
+            // A doubt brings a probe nearer; it never puts off one that was to hurry.
+            let moved = if pace == Pace::Fast { moved.min(*due) } else { moved };
             self.queue.remove(&(*due, id));
             self.queue.insert((moved, id));
             *due = moved;

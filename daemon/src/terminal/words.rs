@@ -25,8 +25,12 @@ fn style(event: &Event) -> Style {
         EventKind::TransitionStarted
         | EventKind::TransitionStep
         | EventKind::TransitionFinished
-        | EventKind::InstanceAdminChanged
         | EventKind::InstanceReset => NEWS,
+        EventKind::InstanceAdminChanged => match event.to.as_ref().and_then(Option::as_deref) {
+            Some("enabled") => GOOD,
+            Some("isolated") => BAD,
+            Some(_) | None => NEWS,
+        },
         EventKind::TransitionAborted | EventKind::NodeLost => BAD,
         EventKind::NodeJoined | EventKind::NodeBack => GOOD,
         EventKind::ServiceCreated
@@ -76,7 +80,7 @@ pub(crate) fn line_with(event: &Event, reason_max: usize) -> String {
         paint(DIM, &clock(event.time)),
         paint(DIM, &format!("r{:<5}", event.revision)),
         format!("{:<20}", subject(event)),
-        paint(style, &format!("{:<23}", event.kind)),
+        paint(style, &format!("{:<24}", event.kind)),
     ];
     let change = change(event);
     if !change.is_empty() {
@@ -143,7 +147,7 @@ mod tests {
     fn a_change_of_the_active_reads_as_a_sentence() {
         assert_eq!(
             told(&event(EventKind::ActiveChanged)),
-            "10:42:00.007  r42     orders                active.changed           none → b  token 57  tr-56  because it is the best"
+            "10:42:00.007  r42     orders                active.changed            none → b  token 57  tr-56  because it is the best"
         );
     }
 
@@ -165,6 +169,31 @@ mod tests {
             reason: String::new(),
             ..event(EventKind::VerdictChanged)
         };
-        assert_eq!(told(&verdict), "10:42:00.007  r42     orders/b (node 3)     verdict.changed          → down");
+        assert_eq!(told(&verdict), "10:42:00.007  r42     orders/b (node 3)     verdict.changed           → down");
+    }
+
+    #[test]
+    fn a_breaker_and_an_operators_word_read_as_sentences() {
+        let about = |kind, from: &str, to: &str, reason: &str, actor: Option<&str>| {
+            told(&Event {
+                from: Some(Some(from.to_owned())),
+                to: Some(Some(to.to_owned())),
+                token: None,
+                transition: None,
+                reason: reason.to_owned(),
+                actor: actor.map(str::to_owned),
+                ..event(kind)
+            })
+        };
+        let opened = about(EventKind::InstanceBreakerChanged, "closed", "open", "5 of 8 calls failed", None);
+        assert_eq!(
+            opened,
+            "10:42:00.007  r42     orders/b              instance.breaker_changed  closed → open  because 5 of 8 calls failed"
+        );
+        let drained = about(EventKind::InstanceAdminChanged, "enabled", "draining", "new disks", Some("alice"));
+        assert!(
+            drained.ends_with("instance.admin_changed    enabled → draining  because new disks  by alice"),
+            "{drained}"
+        );
     }
 }

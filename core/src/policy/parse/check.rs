@@ -40,6 +40,9 @@ const PEM_MAX: usize = 65_536;
 /// The longest server name, in bytes (RFC 1035, section 2.3.4).
 const SERVER_NAME_MAX: usize = 253;
 
+/// The longest name of a gRPC service, in bytes. Packages nest; nobody's name is longer.
+const GRPC_SERVICE_MAX: usize = 200;
+
 /// Methods that only look.
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 
@@ -67,6 +70,7 @@ fn check(f: &mut Fields<'_, '_>, names: &mut Vec<String>) -> Option<Check> {
         expect_status: expect_status(f).unwrap_or(default.expect_status),
         expect_body: expect_body(f),
         headers: f.field("headers").and_then(headers).unwrap_or_default(),
+        service: f.text("service", 0..=GRPC_SERVICE_MAX).map_or(default.service, str::to_owned),
         port: f.field("port").and_then(|slot| slot.whole(1..=65_535)).and_then(|port| u16::try_from(port).ok()),
         tls: f.object("tls", tls),
         watch: f.boolean("watch", default.watch),
@@ -105,26 +109,20 @@ fn name(f: &mut Fields<'_, '_>, kind: Option<CheckKind>, default: &Check, names:
 /// through, because that is how a stored check is shown.
 fn foreign_fields(f: &mut Fields<'_, '_>, check: &Check, kind: CheckKind) {
     let default = Check::of(kind);
-    if kind != CheckKind::Http {
-        let given = [
-            ("path", check.path != default.path),
-            ("method", check.method != default.method),
-            ("expect_status", check.expect_status != default.expect_status),
-            ("expect_body", check.expect_body.is_some()),
-            ("headers", !check.headers.is_empty()),
-        ];
-        for (field, _) in given.into_iter().filter(|(_, differs)| *differs) {
-            f.error(
-                field,
-                format_args!("is only for checks of type \"http\", and this one is \"{kind}\": leave it out"),
-            );
-        }
-    }
-    if check.tls.is_some() && !matches!(kind, CheckKind::Http | CheckKind::Tls) {
-        f.error(
-            "tls",
-            format_args!("is only for checks of type \"http\" and \"tls\", and this one is \"{kind}\": leave it out"),
-        );
+    let http: &[CheckKind] = &[CheckKind::Http];
+    let given = [
+        ("path", check.path != default.path, http),
+        ("method", check.method != default.method, http),
+        ("expect_status", check.expect_status != default.expect_status, http),
+        ("expect_body", check.expect_body.is_some(), http),
+        ("headers", !check.headers.is_empty(), http),
+        ("service", !check.service.is_empty(), &[CheckKind::Grpc]),
+        ("tls", check.tls.is_some(), &[CheckKind::Http, CheckKind::Grpc, CheckKind::Tls]),
+    ];
+    for (field, _, kinds) in given.into_iter().filter(|(_, differs, kinds)| *differs && !kinds.contains(&kind)) {
+        let named: Vec<String> = kinds.iter().map(|kind| format!("\"{kind}\"")).collect();
+        let named = named.join(", ");
+        f.error(field, format_args!("is only for checks of type {named}, and this one is \"{kind}\": leave it out"));
     }
 }
 

@@ -13,7 +13,7 @@ const FULL_SPEC: &str = r#"{
      "expect_body": "^ok\\b", "headers": {"Host": "web", "X-Probe": "baton"}, "port": 8080,
      "tls": {"verify": false, "server_name": "web.example", "ca": "-----BEGIN CERTIFICATE-----\nAA==\n"},
      "watch": true, "interval": "2s", "timeout": "1s", "fast_interval": "100ms", "rise": 1, "fall": 5},
-    {"type": "tcp"}, {"type": "grpc"}, {"type": "tls", "tls": {}}, {"type": "heartbeat"}, {"name": "disk", "type": "agent"}
+    {"type": "tcp"}, {"type": "grpc", "service": "orders.v1"}, {"type": "tls", "tls": {}}, {"type": "heartbeat"}, {"name": "disk", "type": "agent"}
   ],
   "detection": {"observers": 5, "quorum": 3, "veto": true,
     "error_rate": {"window": "20s", "min_requests": 5, "threshold": 1},
@@ -257,7 +257,8 @@ fn specs_that_make_no_sense_are_refused() {
             "checks[0].headers",
             "only for checks of type \"http\"",
         ),
-        (r#"{"checks":[{"type":"tcp","tls":{}}]}"#, "checks[0].tls", "only for checks"),
+        (r#"{"checks":[{"type":"tcp","tls":{}}]}"#, "checks[0].tls", "of type \"http\", \"grpc\", \"tls\", and this"),
+        (r#"{"checks":[{"type":"http","service":"x"}]}"#, "checks[0].service", "only for checks of type \"grpc\""),
         (r#"{"checks":[{"type":"tls","tls":{"ca":"x"}}]}"#, "checks[0].tls.ca", "no certificate"),
         (r#"{"detection":{"observers":0}}"#, "detection.observers", "from 1 to 7"),
         (r#"{"detection":{"quorum":0}}"#, "detection.quorum", "0 is not a whole number"),

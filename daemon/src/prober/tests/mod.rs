@@ -1,5 +1,10 @@
 //! The prober against real sockets on loopback: everything an instance can do wrong, and that it costs nobody else.
 
+mod agent;
+mod grpc;
+mod held;
+mod tls;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,18 +26,42 @@ fn check(kind: CheckKind) -> Check {
 
 fn target(address: SocketAddr, check: &Check) -> Target {
     let plan = CheckPlan::of(check).expect("a good check").expect("a check that is run");
-    Target { address: address.to_string().parse().expect("an address"), plan: Arc::new(plan), hash: 0 }
+    let of = ("web".parse().expect("a name"), "a".parse().expect("a name"));
+    Target {
+        of,
+        address: address.to_string().parse().expect("an address"),
+        watch: plan.watch,
+        plan: Arc::new(plan),
+        hash: 0,
+    }
 }
 
 fn prober() -> Prober {
-    Prober::start(Clock, LagMeter::start(Clock))
+    prober_with(&ProbeConfig::default())
+}
+
+fn prober_with(config: &ProbeConfig) -> Prober {
+    Prober::start(Clock, LagMeter::start(Clock), config)
+}
+
+/// The results among the next news.
+async fn results(prober: &mut Prober) -> Vec<ProbeResult> {
+    let result = |news| match news {
+        ProberNews::Result(result) => Some(result),
+        ProberNews::Ended(_) => None,
+    };
+    prober.next().await.into_iter().filter_map(result).collect()
 }
 
 /// Probes once, and answers what was seen and how long it took.
 async fn probe(address: SocketAddr, check: &Check) -> (Result<Outcome, Distrust>, Duration) {
-    let mut prober = prober();
+    probe_with(&ProbeConfig::default(), address, check).await
+}
+
+async fn probe_with(config: &ProbeConfig, address: SocketAddr, check: &Check) -> (Result<Outcome, Distrust>, Duration) {
+    let mut prober = prober_with(config);
     prober.insert(target(address, check));
-    let result = prober.next().await.remove(0);
+    let result = results(&mut prober).await.remove(0);
     (result.seen, result.timing.ended.since(result.timing.started))
 }
 
@@ -253,13 +282,8 @@ async fn garbage_and_broken_connections_are_told_apart() {
 }
 
 #[tokio::test]
-async fn checks_that_this_version_does_not_run_are_not_planned() {
-    for kind in [CheckKind::Grpc, CheckKind::Tls, CheckKind::Heartbeat, CheckKind::Agent] {
-        assert!(CheckPlan::of(&Check::of(kind)).expect("nothing to refuse").is_none(), "{kind:?}");
-    }
-    let tls = baton_core::policy::CheckTls { verify: true, server_name: None, ca: None };
-    let over_tls = Check { tls: Some(tls), ..Check::of(CheckKind::Http) };
-    assert!(CheckPlan::of(&over_tls).expect("nothing to refuse").is_none());
+async fn heartbeats_are_not_the_probers() {
+    assert!(CheckPlan::of(&Check::of(CheckKind::Heartbeat)).expect("nothing to refuse").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,7 +302,7 @@ async fn slow_targets_delay_nobody() {
     let quick = prober.insert(target(well, &http));
     let (begin, mut answers, mut worst) = (Instant::now(), 0, Duration::ZERO);
     while begin.elapsed() < Duration::from_secs(1) {
-        for result in prober.next().await {
+        for result in results(&mut prober).await {
             if result.target == quick {
                 answers += 1;
                 worst = worst.max(result.timing.ended.since(result.timing.due));
@@ -304,7 +328,7 @@ async fn more_hanging_targets_than_may_be_in_flight_are_still_believed() {
     let (begin, mut failures) = (Instant::now(), HashMap::<TargetId, usize>::new());
     while failures.len() < 12 {
         assert!(begin.elapsed() < Duration::from_secs(20), "only {} of 12 are ever believed", failures.len());
-        for result in prober.next().await {
+        for result in results(&mut prober).await {
             assert!(prober.flying.len() <= 4);
             // A busy machine may run one late, which is then rightly not believed; it comes again.
             assert!(!matches!(result.seen, Err(Distrust::NodeShort { .. })), "{:?}", result.seen);
@@ -326,11 +350,11 @@ async fn a_target_that_was_let_go_says_nothing_more() {
     .await;
     let mut prober = prober();
     let old = prober.insert(target(hangs, &check(CheckKind::Http)));
-    assert!(tokio::time::timeout(Duration::from_millis(100), prober.next()).await.is_err(), "it is under way");
+    assert!(tokio::time::timeout(Duration::from_millis(100), results(&mut prober)).await.is_err(), "it is under way");
     prober.remove(old);
     let new = prober.insert(target(closed_port().await, &check(CheckKind::Http)));
     assert_ne!(old, new);
-    assert!(prober.next().await.iter().all(|result| result.target == new));
+    assert!(results(&mut prober).await.iter().all(|result| result.target == new));
     assert!(prober.by_task.is_empty() && prober.flying.is_empty());
 }
 
@@ -343,11 +367,11 @@ async fn a_failure_seen_by_a_stopped_node_is_not_believed() {
     .await;
     let mut prober = prober();
     prober.insert(target(hangs, &check(CheckKind::Http)));
-    assert!(tokio::time::timeout(Duration::from_millis(50), prober.next()).await.is_err(), "it is under way");
+    assert!(tokio::time::timeout(Duration::from_millis(50), results(&mut prober)).await.is_err(), "it is under way");
     // The whole runtime stands still, as under SIGSTOP.
     std::thread::sleep(Duration::from_millis(800));
-    let result = prober.next().await.remove(0);
+    let result = results(&mut prober).await.remove(0);
     assert!(result.seen.is_err(), "{result:?}");
     // The next one is in time again.
-    assert_failed(prober.next().await.remove(0).seen, FailureClass::Timeout, "no answer");
+    assert_failed(results(&mut prober).await.remove(0).seen, FailureClass::Timeout, "no answer");
 }

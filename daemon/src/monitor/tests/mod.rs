@@ -14,6 +14,9 @@ use baton_core::probe::{Distrust, Evidence, FailureClass, Health, LocalTime, Out
 use baton_core::state::{Change, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
+mod assignment;
+mod sight;
+
 use super::Probing;
 use super::book::Book;
 use super::say::REPORTS_MAX;
@@ -74,10 +77,20 @@ fn bad() -> Outcome {
 impl World {
     /// Three nodes of which this is the first, one service with one HTTP check, and these instances.
     fn new(instances: &[&str]) -> Self {
+        let mut world = Self::of_nodes(3);
+        world.service(vec![Check::of(CheckKind::Http)]);
+        for instance in instances {
+            world.instance(instance, "127.0.0.1:80");
+        }
+        world
+    }
+
+    /// So many nodes of which this is the first.
+    fn of_nodes(nodes: u64) -> Self {
         let now = LocalTime(Duration::ZERO);
         let mut world =
             Self { state: State::default(), index: 0, now: 0, book: Book::new(ME, now), prober: Notes::default() };
-        for node in 1..=3 {
+        for node in 1..=nodes {
             let address = |port: u64| format!("127.0.0.1:{}", port + node);
             world.commit(Command::NodeAnnounce(NodeAnnounce {
                 node,
@@ -85,10 +98,6 @@ impl World {
                 peer: address(7_500),
                 version: "1".to_owned(),
             }));
-        }
-        world.service(vec![Check::of(CheckKind::Http)]);
-        for instance in instances {
-            world.instance(instance, "127.0.0.1:80");
         }
         world.book.look_again(now, &mut world.prober);
         world
@@ -107,7 +116,11 @@ impl World {
     }
 
     fn service(&mut self, checks: Vec<Check>) {
-        let spec = Box::new(Spec { checks, ..Spec::default() });
+        self.spec(Spec { checks, ..Spec::default() });
+    }
+
+    fn spec(&mut self, spec: Spec) {
+        let spec = Box::new(spec);
         let put = ServicePut { service: name("web"), spec, if_generation: None, actor: "test".to_owned() };
         self.commit(Command::ServicePut(put));
     }
@@ -223,6 +236,31 @@ fn an_instance_comes_up_is_doubted_dies_and_comes_back() {
 
     world.see_all([good(), good()]);
     assert_eq!(world.say(), of_a(Verdict::Up));
+}
+
+#[test]
+fn the_end_of_a_held_connection_makes_it_fast_and_accuses_nobody() {
+    let mut world = World::new(&["a"]);
+    world.service(vec![
+        Check { watch: true, ..Check::of(CheckKind::Tcp) },
+        Check { watch: true, ..Check::of(CheckKind::Http) },
+        Check::of(CheckKind::Tls),
+    ]);
+    let watching: Vec<bool> = world.prober.targets.values().map(|(target, _)| target.watch).collect();
+    assert_eq!(watching, [true, false, false], "one connection for an instance");
+    world.service(vec![Check { watch: true, ..Check::of(CheckKind::Tcp) }]);
+    world.see_all([good(), good()]);
+    world.say();
+    assert_eq!(world.pace(), Pace::Normal);
+    let target = world.only_target();
+    assert_eq!(world.prober.targets[&target].0.of, (name("web"), id("a")));
+    world.book.hinted(target, &mut world.prober);
+    assert_eq!(world.pace(), Pace::Fast);
+    let now = world.local();
+    assert_eq!(world.book.proposal(&world.state, now, &mut world.prober), None);
+    world.see_all([good()]);
+    assert_eq!(world.pace(), Pace::Normal, "it is well");
+    world.book.hinted(TargetId(99), &mut world.prober);
 }
 
 #[test]
@@ -419,10 +457,10 @@ fn checks_come_and_go_with_the_spec() {
     let tcp = Check::of(CheckKind::Tcp);
     world.service(vec![tcp.clone(), Check::of(CheckKind::Http)]);
     assert_eq!(world.prober.targets.len(), 4);
-    world.service(vec![tcp.clone(), Check::of(CheckKind::Grpc)]);
+    world.service(vec![tcp.clone(), Check::of(CheckKind::Heartbeat)]);
     assert_eq!(world.prober.targets.len(), 2, "a check that is not run has no target");
     let before: Vec<TargetId> = world.prober.targets.keys().copied().collect();
-    let mut spec = Spec { checks: vec![tcp, Check::of(CheckKind::Grpc)], ..Spec::default() };
+    let mut spec = Spec { checks: vec![tcp, Check::of(CheckKind::Heartbeat)], ..Spec::default() };
     spec.failover.automatic = false;
     world.commit(Command::ServicePut(ServicePut {
         service: name("web"),
@@ -431,7 +469,7 @@ fn checks_come_and_go_with_the_spec() {
         actor: "test".to_owned(),
     }));
     assert_eq!(world.prober.targets.keys().copied().collect::<Vec<_>>(), before, "the checks are the same");
-    world.service(vec![Check::of(CheckKind::Grpc)]);
+    world.service(vec![Check::of(CheckKind::Heartbeat)]);
     assert!(world.prober.targets.is_empty());
     world.service(vec![Check::of(CheckKind::Tcp)]);
     world.commit(Command::InstanceDelete(InstanceDelete {
