@@ -7,13 +7,14 @@
 //! full deadline has passed under its own eyes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_client::view::{HeartbeatAnswer, Role};
 use baton_core::command::{BreakerTried, BreakerTrip, Command, Judgement, JudgementsRecord};
 use baton_core::detector::Heartbeat;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
-use baton_core::policy::Liveness;
+use baton_core::policy::{Liveness, Spec};
 use baton_core::probe::{LocalTime, Verdict};
 use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 
@@ -54,6 +55,8 @@ impl Backoff {
 #[derive(Debug)]
 pub(super) struct Book {
     watched: BTreeMap<ServiceName, BTreeMap<InstanceId, Watched>>,
+    /// The specs by which they are watched.
+    specs: BTreeMap<ServiceName, Arc<Spec>>,
     counts: Counts,
     /// Which telling of calls each node made last, and in which of its starts.
     heard: BTreeMap<NodeId, (u64, u64)>,
@@ -75,6 +78,7 @@ impl Book {
     pub(super) fn new(now: LocalTime) -> Self {
         Self {
             watched: BTreeMap::new(),
+            specs: BTreeMap::new(),
             counts: Counts::default(),
             heard: BTreeMap::new(),
             alarms: BTreeSet::new(),
@@ -120,7 +124,21 @@ impl Book {
 
     /// Another spec concerns all that are watched; a service that is gone has none.
     fn service_changed(&mut self, state: &State, name: &ServiceName, now: LocalTime) {
-        let Some(held) = self.watched.get(name) else { return };
+        let Some(held) = self.watched.get(name) else {
+            self.specs.remove(name);
+            return;
+        };
+        // A service changes with each event about it, and may have very many instances.
+        let spec = state.service(name).map(|service| service.spec.clone());
+        if let (Some(known), Some(spec)) = (self.specs.get(name), &spec)
+            && Arc::ptr_eq(known, spec)
+        {
+            return;
+        }
+        match spec {
+            Some(spec) => self.specs.insert(name.clone(), spec),
+            None => self.specs.remove(name),
+        };
         let ids: Vec<InstanceId> = held.keys().cloned().collect();
         for id in ids {
             match (state.service(name), state.instance(name, &id)) {

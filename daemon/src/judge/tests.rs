@@ -497,6 +497,40 @@ fn a_judge_that_stood_still_forgives() {
     assert_eq!((world.judge(), world.instance("a").health), (vec![], Health::Healthy));
 }
 
+#[test]
+fn another_rhythm_or_another_breaker_begins_anew_and_other_changes_do_not() {
+    let mut world = World::new(heartbeating);
+    world.register("a", Some("s"));
+    world.beat("a", "s", HeartbeatState::Ok);
+    world.tell("a", None, calls("xxxx"));
+    world.judge();
+    // A word of the spec that concerns neither: what was seen stands.
+    world.spec(|spec| {
+        heartbeating(spec);
+        spec.failover.automatic = false;
+    });
+    world.tell("a", None, calls("x"));
+    assert_eq!(world.breakers(), ["trip"]);
+    // Quicker heartbeats are wanted from now on.
+    world.spec(|spec| {
+        heartbeating(spec);
+        spec.checks[0].interval = Millis(100);
+    });
+    world.pass(500);
+    assert!(!world.judge().contains(&down(Source::Heartbeats)), "from now on, not from the last heartbeat on");
+    world.pass(100);
+    assert_eq!(world.judge(), [down(Source::Heartbeats)]);
+    // Another row of failures: what was counted by another rule is not carried over.
+    world.register("b", None);
+    world.tell("b", None, calls("xxxx"));
+    world.spec(|spec| {
+        heartbeating(spec);
+        spec.breaker.consecutive_failures = 6;
+    });
+    world.tell("b", None, calls("xx"));
+    assert_eq!(world.breakers(), Vec::<&str>::new());
+}
+
 // -- Counts -------------------------------------------------------------------------------------------------------------
 
 #[test]
