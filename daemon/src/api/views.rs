@@ -32,7 +32,7 @@ fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> Break
         half_open_in_ms: until.map(|until| until.since(now).0),
         trials_out: breaker.trials_out(policy, now),
         successes: breaker.successes,
-        numbers: breaker.numbers.clone(),
+        numbers: breaker.numbers,
     }
 }
 
