@@ -7,7 +7,7 @@ use baton_core::breaker::BreakerState;
 use baton_core::command::{Command, InstancesDue, Refusal};
 use baton_core::event::EventKind;
 use baton_core::planner::{Decision, ManualMove, ManualRequest, instances_due, plan_manual};
-use baton_core::policy::{Liveness, RecoveryPolicy, RecoveryStrategy, Spec};
+use baton_core::policy::{Liveness, Mode, RecoveryPolicy, RecoveryStrategy, Spec};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::{AdminState, Source, State};
 use baton_core::time::Millis;
@@ -192,6 +192,19 @@ fn the_holder_is_never_removed_by_time_nor_the_one_that_held_last() {
 }
 
 #[test]
+fn where_all_serve_all_that_are_dead_are_removed() {
+    let mut world = orders(|_| {});
+    world.put_service("orders", |spec| spec.mode = Mode::ActiveActive);
+    for id in ["a", "b", "c"] {
+        world.put_instance("orders", id, |it| it.deregister_after = Some(Millis::secs(60)));
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.pass(Millis::secs(60));
+    assert!(world.service("orders").instances.is_empty());
+    assert!(world.service("orders").assignment.last_holder.is_some(), "that somebody served is not forgotten");
+}
+
+#[test]
 fn one_that_heartbeats_and_is_never_heard_is_missing_and_one_that_is_probed_is_not() {
     let mut world = orders(|_| {});
     for (id, liveness) in [("d", Liveness::Heartbeat), ("e", Liveness::Probe)] {
@@ -248,7 +261,8 @@ fn maintenance_ends_by_itself_and_observers_begin_anew() {
     world.send(support::verdicts(1, "orders", "b", epoch, Verdict::Down)).expect("dropped in silence");
     world.verdict(1, "orders", "b", Verdict::Down).expect("dropped in silence");
     world.judge("b", Source::Calls, Verdict::Down).expect("dropped in silence");
-    assert_eq!((world.health("b"), world.at("orders", "b").verdicts.len()), (Health::Unknown, 0));
+    let b = world.at("orders", "b");
+    assert_eq!((b.health, b.verdicts.len(), b.judged.len()), (Health::Unknown, 0, 0));
 
     let during = world.at("orders", "b").epoch;
     world.pass(Millis(1_799_999));

@@ -12,6 +12,7 @@
 mod support;
 
 mod scenarios {
+    pub(crate) mod act;
     pub(crate) mod directive;
     pub(crate) mod judge;
     pub(crate) mod laws;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use baton_core::breaker::BreakerState;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
+use baton_core::pick::may_be_called;
 use baton_core::policy::{Address, Liveness, Mode, Overrides, Spec};
 use baton_core::probe::{Evidence, Health, Verdict};
 use baton_core::state::{AdminState, HealthInputs, Instance, Phase, Service};
-use baton_core::time::{Millis, WallTime};
+use baton_core::time::{ClusterTime, Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
 
@@ -25,11 +26,11 @@ pub enum Role {
 }
 
 impl Role {
-    /// What an instance is to its service.
-    pub fn of(service: &Service, instance: &Instance) -> Self {
+    /// What an instance is to its service at `now`.
+    pub fn of(service: &Service, instance: &Instance, now: ClusterTime) -> Self {
         let active = match service.spec.mode {
             Mode::ActivePassive => service.is_active(&instance.id),
-            Mode::ActiveActive => instance.serves(),
+            Mode::ActiveActive => may_be_called(service, instance, now),
         };
         if active { Self::Active } else { Self::Passive }
     }

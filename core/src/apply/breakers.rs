@@ -8,12 +8,13 @@ use crate::command::{BreakerTried, BreakerTrip, Done, Refusal, Reply, TrialGrant
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::policy::BreakerPolicy;
+use crate::state::AdminState;
 use crate::time::ClusterTime;
 
 impl Entry<'_> {
     pub(super) fn breaker_trip(&mut self, trip: &BreakerTrip) -> Reply {
         let changed = self.with_breaker(&trip.service, &trip.instance, trip.generation, |breaker, policy, now| {
-            breaker.trip(policy, now, trip.numbers.clone())
+            breaker.trip(policy, now, trip.numbers)
         })?;
         self.tell_breaker(&trip.service, &trip.instance, changed, None);
         Ok(Done::Ok)
@@ -23,7 +24,7 @@ impl Entry<'_> {
         let good = u32::try_from(tried.numbers.calls.saturating_sub(tried.numbers.failures)).unwrap_or(u32::MAX);
         let changed =
             self.with_breaker(&tried.service, &tried.instance, tried.generation, |breaker, policy, now| {
-                breaker.tried(policy, now, good, tried.numbers.clone())
+                breaker.tried(policy, now, good, tried.numbers)
             })?;
         self.tell_breaker(&tried.service, &tried.instance, changed, None);
         Ok(Done::Ok)
@@ -50,6 +51,9 @@ impl Entry<'_> {
             .instances
             .get(instance)
             .ok_or_else(|| Refusal::NoSuchInstance { service: service.clone(), instance: instance.clone() })?;
+        if held.admin.state == AdminState::Maintenance {
+            return Err(moved_on(format!("\"{instance}\", which is in maintenance: its calls are not judged")));
+        }
         if held.breaker.generation != generation {
             return Err(moved_on(format!("the breaker of \"{instance}\"")));
         }

@@ -27,7 +27,7 @@ mod strategy;
 mod tests;
 
 pub use picker::{Asked, Picked, Picker};
-pub use standing::{Callable, NoInstance, callable, why_nobody};
+pub use standing::{Callable, NoInstance, callable, may_be_called, why_nobody};
 
 use crate::policy::{LoadBalancing, words};
 

@@ -161,7 +161,6 @@ mod tests {
             (r#"{"failover":{"max_lag":0,"min_interval":"0s"}}"#, &["failover.min_interval", "failover.max_lag"]),
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
-            (r#"{"checks":[{"type":"tcp"},{"type":"heartbeat"}]}"#, &["checks[1].type"]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

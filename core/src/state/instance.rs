@@ -4,9 +4,9 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminState, Service, Source};
-use crate::breaker::{Breaker, BreakerState};
+use crate::breaker::Breaker;
 use crate::id::{InstanceId, NodeId, Revision};
-use crate::policy::{Liveness, RecoveryPolicy, Registration};
+use crate::policy::{Liveness, Mode, RecoveryPolicy, Registration};
 use crate::probe::{Evidence, Health, Verdict};
 use crate::recovery::{Recovery, whole_share};
 use crate::time::{ClusterTime, WallTime};
@@ -75,16 +75,6 @@ impl Instance {
         u64::from(self.registration.weight) * self.share(policy, now)
     }
 
-    /// Whether calls may go there where all that are well serve: it is well, whatever somebody doubts, nobody took it out,
-    /// and its breaker lets at least trial calls through.
-    pub fn serves(&self) -> bool {
-        let well = match self.health {
-            Health::Healthy | Health::Suspect => true,
-            Health::Unhealthy | Health::Isolated | Health::Unknown => false,
-        };
-        well && self.admin.may_be_chosen() && self.breaker.state != BreakerState::Open
-    }
-
     /// Since when it is missing: nobody sees it alive, and somebody looks.
     fn missing_since(&self) -> Option<ClusterTime> {
         let recovering = self.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
@@ -96,10 +86,14 @@ impl Instance {
         }
     }
 
-    /// When it is removed because it was missing for so long; never while it is or was the last to hold its service,
-    /// nor while an operator has taken it out. Once it is let in again, the patience with it begins anew.
+    /// When it is removed because it was missing for so long; never while it holds its `active_passive` service or was the
+    /// last that did, nor while an operator has taken it out. Once it is let in again, the patience with it begins anew.
     pub fn deregistered_at(&self, service: &Service) -> Option<ClusterTime> {
-        let held = service.assignment.last_holder.as_ref().is_some_and(|holder| holder.instance == self.id);
+        let held = match service.spec.mode {
+            Mode::ActivePassive => service.assignment.last_holder.as_ref().is_some_and(|held| held.instance == self.id),
+            // Whoever is remembered there stands for all that served, and is remembered without being registered.
+            Mode::ActiveActive => false,
+        };
         let after = self.registration.deregister_after?;
         let missing = self.missing_since()?;
         (self.admin.state == AdminState::Enabled && !held).then(|| missing.max(self.admin.at).plus(after))
@@ -123,7 +117,7 @@ impl Instance {
         for (source, record) in &self.judged {
             match record.verdict {
                 Verdict::Suspect | Verdict::Down => {
-                    told.push(format!("its {source} say {} ({})", record.verdict, record.evidence.detail));
+                    told.push(format!("its {source} say {} ({})", record.verdict, record.evidence.told()));
                 }
                 Verdict::Unknown | Verdict::Up => {}
             }
@@ -131,15 +125,11 @@ impl Instance {
         for (observer, record) in &self.verdicts {
             match record.verdict {
                 Verdict::Suspect | Verdict::Down => {
-                    let evidence = &record.evidence;
-                    told.push(format!(
-                        "node {observer} says {} ({} failed {} in a row: {})",
-                        record.verdict, evidence.check, evidence.streak, evidence.detail
-                    ));
+                    told.push(format!("node {observer} says {} ({})", record.verdict, record.evidence.told()));
                 }
                 Verdict::Unknown | Verdict::Up => {}
             }
         }
-        if told.is_empty() { "no observer says why".to_owned() } else { told.join("; ") }
+        if told.is_empty() { "nobody says why any more".to_owned() } else { told.join("; ") }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) const FORMS: &str = "\
   from now ID beats every LENGTH | no more
   WHO sets ID STATE [for LENGTH]: REASON          STATE: enabled draining maintenance isolated
   WHO resets ID: REASON
-  WHO fails over [to ID] [, asserting]: REASON    also `switches over`
+  WHO fails over [to ID] [asserting]: REASON      also `switches over`; asserting: the old active has stopped
   wait LENGTH                                     with everything that time brings on the way
   jump LENGTH                                     nothing runs meanwhile, and all that is overdue comes at once
   again                                           the last log entry comes once more

@@ -26,6 +26,17 @@ const FORGET_AFTER: Duration = Duration::from_secs(3);
 /// Clocks of different nodes have nothing to do with each other: node 2 began two hours before the story.
 const ORIGIN: Duration = Duration::from_secs(3_600);
 
+/// A probe under way.
+#[derive(Debug)]
+struct Flight {
+    due: ClusterTime,
+    began: ClusterTime,
+    ends: ClusterTime,
+    outcome: Outcome,
+    /// How late the node's timers ran when it began.
+    lag: Duration,
+}
+
 /// One check's probes.
 #[derive(Debug, Default)]
 struct Slot {
@@ -33,8 +44,8 @@ struct Slot {
     due: ClusterTime,
     /// When the last one began.
     began: ClusterTime,
-    /// The one under way: when it was due, began and ends, and what will come of it.
-    flight: Option<(ClusterTime, ClusterTime, ClusterTime, Outcome)>,
+    /// The one under way.
+    flight: Option<Flight>,
     /// When the last believed one began, and the last believed failure.
     heard: Option<LocalTime>,
     failed: Option<LocalTime>,
@@ -164,7 +175,7 @@ impl Observer {
         let watches = self.watches.iter();
         let slots = watches.flat_map(|(id, watch)| {
             watch.slots.iter().enumerate().filter_map(move |(check, slot)| match &slot.flight {
-                Some((.., ends, _)) => Some(*ends),
+                Some(flight) => Some(flight.ends),
                 None => weather(&self.weather, id, &watch.checks[check]).map(|_| slot.due),
             })
         });
@@ -190,28 +201,33 @@ impl Observer {
                 let interval = watch.checks[check].interval;
                 let timeout = watch.checks[check].timeout;
                 let slot = &mut watch.slots[check];
-                let ended = slot.flight.take_if(|(.., ends, _)| *ends <= now);
-                let began = match ended {
-                    Some((due, started, _, outcome)) => {
+                let ended = slot.flight.take_if(|flight| flight.ends <= now);
+                let ended = match ended {
+                    Some(flight) => {
                         slot.due = slot.due.max(now);
-                        Some((due, started, outcome))
+                        Some(flight)
                     }
                     None if slot.flight.is_some() || slot.due > now => None,
                     None => weather(&self.weather, id, &watch.checks[check]).and_then(|seen| {
-                        let due = slot.due;
+                        let (due, outcome, lag) = (slot.due, seen.outcome.clone(), self.lag);
                         (slot.began, slot.due) = (now, now.plus(interval));
+                        let ends = if seen.hangs { now.plus(timeout) } else { now };
+                        let flight = Flight { due, began: now, ends, outcome, lag };
                         if seen.hangs {
-                            slot.flight = Some((due, now, now.plus(timeout), seen.outcome.clone()));
+                            slot.flight = Some(flight);
+                            return None;
                         }
-                        (!seen.hangs).then(|| (due, now, seen.outcome.clone()))
+                        Some(flight)
                     }),
                 };
-                let Some((due, started, outcome)) = began else { continue };
+                let Some(Flight { due, began: started, outcome, lag, .. }) = ended else { continue };
                 let origin = local.0 - Duration::from_millis(now.0);
                 let at = |time: ClusterTime| LocalTime(origin + Duration::from_millis(time.0));
                 let timing =
                     Timing { due: at(due), started: at(started), ended: local, timeout: timeout.as_duration() };
-                told.extend(watch.observe(self.node, id, self.sight, self.lag, check, &outcome, timing));
+                // The worst while it was under way.
+                let lag = lag.max(self.lag);
+                told.extend(watch.observe(self.node, id, self.sight, lag, check, &outcome, timing));
             }
             watch.detector.tick(local);
             watch.keep_pace(now);

@@ -1,23 +1,21 @@
 //! The world of a story: the replicated state behind its log, the nodes that observe, the leader that judges and plans.
-//! Everything that decides is the core's; what is here stands for sockets, clocks and the network.
+//! Everything that decides is the core's; what is here stands for sockets, clocks and the network. What each line does to
+//! it is in `act`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use baton_core::breaker::Lets;
-use baton_core::command::{Command, InstanceAdmin, InstanceDelete, InstancePut, InstanceReset, ServicePut};
-use baton_core::detector::HeartbeatState;
+use baton_core::command::Command;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
-use baton_core::planner::{Decision, ManualRequest, instances_due, observers, plan_manual, plan_service};
-use baton_core::state::{Instance, Service};
+use baton_core::planner::{Decision, instances_due, observers, plan_service};
 use baton_core::time::{ClusterTime, Millis};
 
-use super::directive::{Directive, Fate, Nodes, Order, Told, Which};
+use super::directive::{Order, Told};
 use super::judge::{self, Judge};
 use super::laws::Laws;
 use super::observer::Observer;
 use super::tell::{self, Teller};
-use crate::support::{World, announce};
+use crate::support::World;
 
 /// Rounds of proposals after which a story that does not come to rest is given up.
 const ROUNDS_MAX: u32 = 50;
@@ -29,39 +27,39 @@ const MOMENTS_MAX: u32 = 200_000;
 const UPKEEP: Millis = Millis(250);
 
 /// Calls once a second.
-const EACH_SECOND: Millis = Millis::secs(1);
+pub(super) const EACH_SECOND: Millis = Millis::secs(1);
 
 /// Calls or heartbeats that go on.
 #[derive(Debug, Default)]
-struct Habit {
-    calls: Vec<Told>,
-    calls_at: ClusterTime,
-    every: Option<Millis>,
+pub(super) struct Habit {
+    pub(super) calls: Vec<Told>,
+    pub(super) calls_at: ClusterTime,
+    pub(super) every: Option<Millis>,
     /// The interval that the instance promised last.
-    agreed: Option<Millis>,
-    beat_at: ClusterTime,
+    pub(super) agreed: Option<Millis>,
+    pub(super) beat_at: ClusterTime,
 }
 
 /// A story while it is told.
 pub(crate) struct Story {
-    log: World,
-    name: Option<ServiceName>,
-    leader: NodeId,
-    leads_since: ClusterTime,
-    nodes: BTreeMap<NodeId, Observer>,
-    judges: BTreeMap<InstanceId, Judge>,
-    habits: BTreeMap<InstanceId, Habit>,
+    pub(super) log: World,
+    pub(super) name: Option<ServiceName>,
+    pub(super) leader: NodeId,
+    pub(super) leads_since: ClusterTime,
+    pub(super) nodes: BTreeMap<NodeId, Observer>,
+    pub(super) judges: BTreeMap<InstanceId, Judge>,
+    pub(super) habits: BTreeMap<InstanceId, Habit>,
     live: BTreeSet<NodeId>,
-    sessions: u32,
-    last: Option<Command>,
+    pub(super) sessions: u32,
+    pub(super) last: Option<Command>,
     planned: Option<(Decision, String)>,
     /// When the planner wants to look again, as it said when it came to rest.
     wake: Option<ClusterTime>,
     laws: Laws,
-    teller: Teller,
+    pub(super) teller: Teller,
 }
 
-type Result<T = ()> = std::result::Result<T, String>;
+pub(super) type Result<T = ()> = std::result::Result<T, String>;
 
 impl Story {
     pub(crate) fn new() -> Self {
@@ -106,255 +104,9 @@ impl Story {
         self.laws.at_the_end(&self.log.state)
     }
 
-    fn act(&mut self, what: &Directive) -> Result {
-        match what {
-            Directive::Nodes(count) => {
-                for node in self.nodes.len() as u64 + 1..=*count {
-                    self.nodes.insert(node, Observer::new(node));
-                    self.propose(announce(node))?;
-                }
-                Ok(())
-            }
-            Directive::Service(service, spec) => {
-                self.name = Some(service.clone());
-                let (service, spec, actor) = (service.clone(), spec.clone(), "alice".to_owned());
-                self.propose(Command::ServicePut(ServicePut { service, spec, if_generation: None, actor }))
-            }
-            Directive::Instance(id, registration) => {
-                self.sessions += 1;
-                let put = InstancePut {
-                    service: self.service()?.name.clone(),
-                    instance: id.clone(),
-                    registration: registration.clone(),
-                    session: format!("session-{}", self.sessions),
-                    if_generation: None,
-                    actor: "alice".to_owned(),
-                };
-                self.propose(Command::InstancePut(put))
-            }
-            Directive::Deregister(id) => {
-                let (service, actor) = (self.service()?.name.clone(), "alice".to_owned());
-                let delete = InstanceDelete { service, instance: id.clone(), if_generation: None, actor };
-                self.propose(Command::InstanceDelete(delete))
-            }
-            Directive::See(nodes, which, seen, late) => {
-                let now = self.log.now;
-                let ids = self.instances(which)?;
-                for node in self.observing(nodes)? {
-                    for id in &ids {
-                        let Some(observer) = self.nodes.get_mut(&node) else { continue };
-                        let told = observer.see(id, seen, *late, now)?;
-                        // Whoever does not observe it is no part of "all".
-                        let told = told.into_iter().filter(|_| *nodes != Nodes::All || self.observes(node, id));
-                        let told: Vec<String> = told.collect();
-                        told.into_iter().for_each(|line| self.teller.remark(now, line));
-                    }
-                    self.settle()?;
-                }
-                Ok(())
-            }
-            Directive::FromNowSee(nodes, which, seen) => {
-                let now = self.log.now;
-                let ids = self.instances(which)?;
-                for node in self.observing(nodes)? {
-                    for id in &ids {
-                        self.nodes.entry(node).and_modify(|observer| observer.set_weather(id, seen, now));
-                    }
-                }
-                Ok(())
-            }
-            Directive::Node(node, fate) => self.fate(*node, fate),
-            Directive::Calls(id, generation, told) => {
-                let instance = self.instance(id)?;
-                let generation = generation.unwrap_or(instance.breaker.generation);
-                self.told(id, told, generation)
-            }
-            Directive::FromNowCalls(id, calls) => {
-                self.instance(id)?;
-                let at = self.log.now.plus(EACH_SECOND);
-                let habit = self.habits.entry(id.clone()).or_default();
-                (habit.calls, habit.calls_at) = (calls.clone(), at);
-                Ok(())
-            }
-            Directive::TrialCall(id, generation) => {
-                let command = judge::trial(self.service()?.as_ref(), self.instance(id)?.as_ref(), *generation);
-                let now = self.log.now;
-                if self.propose(command.clone()).is_ok() && self.last.as_ref() == Some(&command) {
-                    let instance = self.instance(id)?;
-                    let out = instance.breaker.trials_out(&self.service()?.spec.breaker, now);
-                    if !self.teller.is_silent() {
-                        return Ok(());
-                    }
-                    self.teller.remark(now, format!("granted: {out} trial calls are out"));
-                }
-                Ok(())
-            }
-            Directive::Beat(id, state) => self.beat(id, state),
-            Directive::FromNowBeat(id, every) => {
-                self.instance(id)?;
-                let at = self.log.now.plus(every.unwrap_or_default());
-                let habit = self.habits.entry(id.clone()).or_default();
-                let agreed = habit.agreed;
-                (habit.every, habit.agreed, habit.beat_at) = (*every, every.or(agreed), at);
-                if habit.agreed != agreed {
-                    // Whoever judges begins with the interval that was agreed.
-                    self.judges.remove(id);
-                }
-                Ok(())
-            }
-            Directive::Admin { actor, instance, state, lasts, reason } => {
-                let admin = InstanceAdmin {
-                    service: self.service()?.name.clone(),
-                    instance: instance.clone(),
-                    state: *state,
-                    reason: reason.clone(),
-                    lasts: *lasts,
-                    actor: actor.clone(),
-                };
-                self.propose(Command::InstanceAdmin(admin))
-            }
-            Directive::Reset { actor, instance, reason } => {
-                let (service, instance) = (self.service()?.name.clone(), instance.clone());
-                let (reason, actor) = (reason.clone(), actor.clone());
-                self.propose(Command::InstanceReset(InstanceReset { service, instance, reason, actor }))
-            }
-            Directive::Move { actor, wanted, to, asserting, reason } => {
-                let request = ManualRequest {
-                    wanted: *wanted,
-                    to: to.clone(),
-                    reason: reason.clone(),
-                    actor: actor.clone(),
-                    asserts_stopped: *asserting,
-                };
-                let (state, seed) = (&self.log.state, self.log.state.meta.revision);
-                match plan_manual(state, &self.service()?.name, &request, self.log.now, seed) {
-                    Ok(plan) => plan.command.map_or(Ok(()), |command| self.propose(command)),
-                    Err(refusal) => {
-                        self.teller.remark(self.log.now, format!("refused ({}): {refusal}", refusal.code()));
-                        Ok(())
-                    }
-                }
-            }
-            Directive::Wait(length) => self.wait_until(self.log.now.plus(*length)),
-            Directive::Jump(length) => {
-                self.log.now = self.log.now.plus(*length);
-                let now = self.log.now;
-                // Each finds that it stood still, as the daemon does.
-                self.nodes.values_mut().for_each(|observer| observer.stood_still(now));
-                self.judges.values_mut().for_each(|judge| judge.forgive(now));
-                self.happen()?;
-                self.settle()
-            }
-            Directive::Again => {
-                let last = self.last.clone().ok_or("there is no last log entry")?;
-                self.propose(last)
-            }
-            Directive::Show(which) => {
-                let service = self.service()?;
-                for id in self.instances(which)? {
-                    let lines = tell::instance(&self.log.state, &service, &*self.instance(&id)?, self.log.now);
-                    lines.into_iter().for_each(|line| self.teller.remark(self.log.now, line));
-                }
-                Ok(())
-            }
-            Directive::Explain => {
-                let service = self.service()?;
-                let plan = plan_service(&self.log.state, &service, self.log.now, self.log.state.meta.revision);
-                let report = plan.report;
-                self.teller.remark(self.log.now, format!("{}: {}", report.decision, report.summary));
-                for gate in report.gates {
-                    self.teller.remark(self.log.now, format!("   {} {}: {}", gate.verdict, gate.gate, gate.why));
-                }
-                for candidate in report.candidates {
-                    let failed = candidate.rules.iter().find(|rule| !rule.pass);
-                    let why = failed.map_or_else(|| "may be promoted".to_owned(), |rule| rule.why.clone());
-                    self.teller.remark(self.log.now, format!("   candidate {}: {why}", candidate.instance));
-                }
-                Ok(())
-            }
-            Directive::Observers(id) => {
-                let (service, instance) = (self.service()?, self.instance(id)?);
-                let nodes: Vec<String> =
-                    self.log.state.observers_of(&service, &instance).iter().map(ToString::to_string).collect();
-                self.teller.remark(self.log.now, format!("{id} is observed by nodes {}", nodes.join(", ")));
-                Ok(())
-            }
-            Directive::Weights => {
-                let line = tell::weights(&*self.service()?, self.log.now);
-                self.teller.remark(self.log.now, line);
-                Ok(())
-            }
-        }
-    }
-
-    fn fate(&mut self, node: NodeId, fate: &Fate) -> Result {
-        let now = self.log.now;
-        let leader = self.leader;
-        let observer = self.nodes.get_mut(&node).ok_or_else(|| format!("there is no node {node}"))?;
-        match fate {
-            Fate::RunsLate(length) => observer.lag = *length,
-            Fate::FallsSilent | Fate::StandsStill if node == leader => {
-                return Err("the leader: let another node lead first, or write `jump`".to_owned());
-            }
-            Fate::FallsSilent => {
-                observer.silent_since = Some(now);
-                observer.lose_sight(now);
-            }
-            Fate::IsHeardAgain => {
-                observer.silent_since = None;
-                observer.look_again(now);
-            }
-            Fate::StandsStill => {
-                observer.silent_since = Some(now);
-                observer.stopped = true;
-            }
-            Fate::GoesOn => {
-                observer.silent_since = None;
-                observer.stopped = false;
-                observer.stood_still(now);
-                observer.look_again(now);
-                // The first that it does is what it meant to do when it was stopped.
-                let told = observer.run(now);
-                told.into_iter().for_each(|line| self.teller.remark(now, line));
-            }
-            Fate::MessagesHeld => observer.held = Some(Vec::new()),
-            Fate::MessagesArrive => {
-                for record in observer.held.take().unwrap_or_default() {
-                    self.propose(Command::VerdictsRecord(record))?;
-                }
-                self.nodes.entry(node).and_modify(Observer::speak_anew);
-            }
-            Fate::Leads => {
-                (self.leader, self.leads_since) = (node, now);
-                // What the leader before had heard, this one has not.
-                self.judges.clear();
-            }
-        }
-        Ok(())
-    }
-
-    fn told(&mut self, id: &InstanceId, told: &[Told], generation: u64) -> Result {
-        let (now, instance) = (self.log.now, self.instance(id)?);
-        self.sync_judges()?;
-        let judge = self.judges.get_mut(id).ok_or("nobody judges it")?;
-        if let Some(late) = judge.calls(&judge::slice(told), generation, &instance, now) {
-            self.teller.remark(now, late);
-        }
-        Ok(())
-    }
-
-    fn beat(&mut self, id: &InstanceId, state: &str) -> Result {
-        let state = HeartbeatState::ALL.iter().find(|(word, _)| *word == state).map(|(_, state)| *state);
-        let state = state.ok_or("a heartbeat says ok, degraded or failing")?;
-        self.instance(id)?;
-        self.sync_judges()?;
-        let now = self.log.now;
-        self.judges.get_mut(id).ok_or("nobody judges it")?.beat(state, now)
-    }
-
     // -- Time -------------------------------------------------------------------------------------------------------
 
-    fn wait_until(&mut self, until: ClusterTime) -> Result {
+    pub(super) fn wait_until(&mut self, until: ClusterTime) -> Result {
         for _ in 0..MOMENTS_MAX {
             match self.next()?.filter(|at| *at <= until) {
                 Some(at) => {
@@ -397,7 +149,7 @@ impl Story {
     }
 
     /// What is due at this moment, outside the log.
-    fn happen(&mut self) -> Result {
+    pub(super) fn happen(&mut self) -> Result {
         let now = self.log.now;
         self.judges.values_mut().for_each(|judge| judge.tick(now));
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
@@ -458,7 +210,7 @@ impl Story {
     // -- The log ----------------------------------------------------------------------------------------------------
 
     /// One log entry. A refusal is told, and changes nothing.
-    fn propose(&mut self, command: Command) -> Result {
+    pub(super) fn propose(&mut self, command: Command) -> Result {
         let before = self.log.state.clone();
         let told = self.log.events.len();
         self.last = Some(command.clone());
@@ -484,7 +236,7 @@ impl Story {
     }
 
     /// Lets everybody say and do what they have to, until nobody has anything left.
-    fn settle(&mut self) -> Result {
+    pub(super) fn settle(&mut self) -> Result {
         for _ in 0..ROUNDS_MAX {
             if !self.round()? {
                 return Ok(());
@@ -554,7 +306,7 @@ impl Story {
         }
     }
 
-    fn sync_judges(&mut self) -> Result {
+    pub(super) fn sync_judges(&mut self) -> Result {
         let service = self.service()?;
         self.judges
             .retain(|id, judge| service.instances.get(id).is_some_and(|instance| judge.is_of(&service, instance)));
@@ -564,71 +316,5 @@ impl Story {
             self.judges.entry(id.clone()).or_insert_with(|| Judge::new(&service, instance, every, now));
         }
         Ok(())
-    }
-
-    // -- Who is meant -----------------------------------------------------------------------------------------------
-
-    fn service(&self) -> Result<Arc<Service>> {
-        let name = self.name.as_ref().ok_or("there is no service yet")?;
-        self.log.state.service(name).cloned().ok_or_else(|| format!("there is no service {name}"))
-    }
-
-    fn instance(&self, id: &InstanceId) -> Result<Arc<Instance>> {
-        self.service()?.instances.get(id).cloned().ok_or_else(|| format!("there is no instance {id}"))
-    }
-
-    fn instances(&self, which: &Which) -> Result<Vec<InstanceId>> {
-        match which {
-            Which::Everything => Ok(self.service()?.instances.keys().cloned().collect()),
-            Which::These(ids) => {
-                ids.iter().try_for_each(|id| self.instance(id).map(|_| ()))?;
-                Ok(ids.clone())
-            }
-        }
-    }
-
-    fn observing(&self, nodes: &Nodes) -> Result<Vec<NodeId>> {
-        match nodes {
-            Nodes::All => Ok(self.nodes.keys().copied().collect()),
-            Nodes::These(nodes) => {
-                let unknown = nodes.iter().find(|node| !self.nodes.contains_key(node));
-                unknown.map_or_else(|| Ok(nodes.clone()), |node| Err(format!("there is no node {node}")))
-            }
-        }
-    }
-
-    fn observes(&self, node: NodeId, id: &InstanceId) -> bool {
-        let (Ok(service), Ok(instance)) = (self.service(), self.instance(id)) else { return false };
-        self.log.state.observers_of(&service, &instance).contains(&node)
-    }
-}
-
-impl Directive {
-    /// Whether something should come of it, so that it is worth telling where nothing does.
-    fn acts(&self) -> bool {
-        match self {
-            Self::Nodes(_)
-            | Self::Service(..)
-            | Self::Instance(..)
-            | Self::Deregister(_)
-            | Self::See(..)
-            | Self::Calls(..)
-            | Self::TrialCall(..)
-            | Self::Beat(..)
-            | Self::Admin { .. }
-            | Self::Reset { .. }
-            | Self::Move { .. }
-            | Self::Wait(_)
-            | Self::Jump(_)
-            | Self::Again => true,
-            Self::FromNowSee(..)
-            | Self::Node(..)
-            | Self::FromNowCalls(..)
-            | Self::FromNowBeat(..)
-            | Self::Show(_)
-            | Self::Explain
-            | Self::Observers(_)
-            | Self::Weights => false,
-        }
     }
 }

@@ -49,15 +49,15 @@ async fn check(
 ) -> Result<Answer, ApiError> {
     let view = read(state, consistency).await?;
     let (service, instance) = instance_in(&view, service, instance)?;
-    let told = views::state_of(service, instance);
+    let told = views::state_of(service, instance, state.consensus.now().time);
     let status = if holds(&told) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(Answer::json(&told)?.at(view.state.meta.revision).status(status))
 }
 
 /// Is it the active?
 ///
-/// In an `active_active` service every instance is that calls may go to: `healthy` or `suspect`, enabled, its breaker not
-/// open.
+/// In an `active_active` service every instance is that calls may go to: `healthy` or `suspect`, not cooling down,
+/// enabled, its breaker not open.
 #[utoipa::path(method(get, head), path = "/v1/services/{service}/instances/{instance}/is-active", tag = "active",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),

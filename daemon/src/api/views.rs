@@ -15,7 +15,7 @@ use baton_core::time::{ClusterTime, Millis};
 
 use crate::reports::wire::Known;
 
-/// A weight as it is told: in units of the registered one, to the thousandth.
+/// A weight as it is told, in units of the registered one, or a share: to the thousandth.
 #[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
 pub(crate) fn weight(thousandths: u64) -> f64 {
     thousandths as f64 / 1_000.0
@@ -32,7 +32,7 @@ fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> Break
         half_open_in_ms: until.map(|until| until.since(now).0),
         trials_out: breaker.trials_out(policy, now),
         successes: breaker.successes,
-        numbers: breaker.numbers.clone(),
+        numbers: breaker.numbers,
     }
 }
 
@@ -55,14 +55,8 @@ fn recovery(service: &Service, instance: &Instance, now: ClusterTime) -> Option<
         held_back: recovery.back_since.is_none(),
         back_in_ms: ms(recovery.due(policy).map(|due| due.since(now))),
         cooldown_ms: ms(recovery.cooling(now)),
-        share: share(recovery.share(policy, now)),
+        share: weight(recovery.share(policy, now)),
     })
-}
-
-/// Thousandths as a share.
-#[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
-fn share(thousandths: u64) -> f64 {
-    thousandths as f64 / 1_000.0
 }
 
 /// The active of a service, if there is one.
@@ -103,7 +97,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         id: instance.id.clone(),
         service: service.name.clone(),
         address: registration.address.clone(),
-        role: Role::of(service, instance),
+        role: Role::of(service, instance, now),
         health: instance.health,
         counts: state.count(service, instance),
         verdicts: instance
@@ -179,7 +173,7 @@ pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
             .map(|instance| InstanceSummary {
                 id: instance.id.clone(),
                 address: instance.registration.address.clone(),
-                role: Role::of(service, instance),
+                role: Role::of(service, instance, now),
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
@@ -193,11 +187,11 @@ pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
 }
 
 /// An instance in the few words that a load balancer's check gets.
-pub(crate) fn state_of(service: &Service, instance: &Instance) -> InstanceState {
+pub(crate) fn state_of(service: &Service, instance: &Instance, now: ClusterTime) -> InstanceState {
     InstanceState {
         service: service.name.clone(),
         instance: instance.id.clone(),
-        role: Role::of(service, instance),
+        role: Role::of(service, instance, now),
         health: instance.health,
         phase: service.assignment.phase,
         token: service.active_token().filter(|_| service.is_active(&instance.id)),

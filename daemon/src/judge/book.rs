@@ -265,7 +265,7 @@ impl Book {
             self.dirty.insert(key);
         }
         BeatAnswer::Taken(HeartbeatAnswer {
-            role: Role::of(service, instance),
+            role: Role::of(service, instance, state.meta.cluster_time),
             token: service.active_token().filter(|_| service.is_active(&instance.id)),
             phase: service.assignment.phase,
         })
