@@ -5,7 +5,8 @@
 //! cargo bench -p baton-core --bench detect
 //! ```
 //!
-//! Time is injected: each observation is told ten milliseconds after the one before, so that slices end and windows slide
+//! What is measured is the CPU time of the measuring thread, so that others on the machine do not count as costs of ours. The
+//! time that detectors are told is injected: each observation is told ten milliseconds after the one before, so that slices end and windows slide
 //! as they would with a hundred of them a second, of which one in ten failed.
 
 use std::hint::black_box;
@@ -21,12 +22,49 @@ use baton_core::detector::{
 use baton_core::policy::{Combine, Spec};
 use baton_core::probe::{FailureClass, LocalTime, Outcome};
 use criterion::Criterion;
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Time from one observation to the next.
 const STEP: Duration = Duration::from_millis(10);
 
 /// The name of the check.
 const CHECK: &str = "web";
+
+/// Measures by the CPU time of this thread.
+struct CpuTime;
+
+/// Only its way to write lengths of time is used.
+static WALL_TIME: WallTime = WallTime;
+
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+    }
+
+    fn end(&self, began: Duration) -> Duration {
+        self.start().saturating_sub(began)
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        value.as_nanos() as f64
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WALL_TIME.formatter()
+    }
+}
 
 fn rule() -> Rule {
     Rule { check: CHECK.to_owned(), connect_only: false, rise: 2, fall: 3, extra: 0 }
@@ -61,7 +99,7 @@ fn slice(calls: u64) -> CallSlice {
 }
 
 /// One observation after another: recorded, judged, and the verdict read.
-fn observe<D: Detector>(c: &mut Criterion, name: &str, mut detector: D, seen: &[Observation<'_>]) {
+fn observe<D: Detector>(c: &mut Criterion<CpuTime>, name: &str, mut detector: D, seen: &[Observation<'_>]) {
     let mut now = LocalTime(Duration::from_secs(1_000));
     let mut turns = seen.iter().cycle();
     c.bench_function(name, |b| {
@@ -75,7 +113,7 @@ fn observe<D: Detector>(c: &mut Criterion, name: &str, mut detector: D, seen: &[
     });
 }
 
-fn probes(c: &mut Criterion) {
+fn probes(c: &mut Criterion<CpuTime>) {
     let (good, bad) = (Outcome::Success, Outcome::failure(FailureClass::ServerError, "status 500, expected 200-299"));
     let mut seen = vec![Observation::Probe { check: 0, outcome: &good }; 9];
     seen.push(Observation::Probe { check: 0, outcome: &bad });
@@ -91,7 +129,7 @@ fn probes(c: &mut Criterion) {
     observe(c, "probe/ProbeDetector", probe_detector(), &seen);
 }
 
-fn calls(c: &mut Criterion) {
+fn calls(c: &mut Criterion<CpuTime>) {
     for count in [1, 1_000] {
         let slices = [slice(count), slice(count + 1)];
         let seen: Vec<Observation<'_>> = slices.iter().map(Observation::Calls).collect();
@@ -103,7 +141,7 @@ fn calls(c: &mut Criterion) {
     }
 }
 
-fn heartbeats(c: &mut Criterion) {
+fn heartbeats(c: &mut Criterion<CpuTime>) {
     let ok = Observation::Heartbeat(Heartbeat { state: HeartbeatState::Ok });
     // Ten milliseconds are an extra heartbeat to one who expects a second: learning is what costs, so let it learn.
     let ten_ms = AccrualDetector::new(8.0, STEP, STEP * 2, STEP * 100);
@@ -119,7 +157,7 @@ fn heartbeats(c: &mut Criterion) {
     });
 }
 
-fn single(c: &mut Criterion) {
+fn single(c: &mut Criterion<CpuTime>) {
     let calls = [
         Call { outcome: CallOutcome::Success, latency: Some(Duration::from_micros(20_345)), count: 1 },
         Call { outcome: CallOutcome::ServerError, latency: Some(Duration::from_micros(345)), count: 1 },
@@ -157,6 +195,7 @@ fn memory() {
 fn main() {
     memory();
     let mut c = Criterion::default()
+        .with_measurement(CpuTime)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();

@@ -129,6 +129,9 @@ async fn report(cluster: &Cluster, node: u64, service: &str, sick: &Value) {
     cluster.api(node).post(&format!("/v1/services/{service}/reports"), &body).await.is(202);
 }
 
+/// The window of calls in these tests; in one or two of them the leader learns how fast calls usually are.
+const LEARNING: Duration = Duration::from_secs(3);
+
 /// Healthy probes and sick calls: what clients say is all that shows it.
 async fn calls_go_bad(service: &str, detection: Value, good: Value, bad: Value, class: &str, promised: Duration) {
     let cluster = Cluster::start(3).await;
@@ -145,13 +148,15 @@ async fn calls_go_bad(service: &str, detection: Value, good: Value, bad: Value, 
         until_health(&cluster, service, id, "healthy").await;
         patients.push(patient);
     }
-    // A good time first, told to each node in turn, until the leader has judged it.
+    // A good time first, told to each node in turn, until the leader has judged it and knows what is usual.
+    let began = Instant::now();
     until(SOON, "the leader to have judged good calls", async || {
         for node in 1..=3 {
             report(&cluster, node, service, &good).await;
         }
         let seen = instance(&cluster, service, "sick").await;
-        if seen["judged"][0]["verdict"] == "up" { Ok(()) } else { Err(seen["judged"].clone()) }
+        let learnt = seen["judged"][0]["verdict"] == "up" && began.elapsed() > 2 * LEARNING;
+        if learnt { Ok(()) } else { Err(seen["judged"].clone()) }
     })
     .await;
     let begun = Instant::now();
@@ -196,5 +201,40 @@ fn failing_calls_are_seen_although_every_probe_says_200() {
             Duration::from_secs(1),
         )
         .await;
+    });
+}
+
+#[test]
+fn the_end_of_a_held_connection_shows_a_crash_long_before_the_next_interval() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(3).await;
+        let api = cluster.api(1);
+        let check = json!({
+            "type": "http", "path": "/health", "watch": true,
+            "interval": "20s", "timeout": "300ms", "fast_interval": "100ms", "rise": 2, "fall": 3
+        });
+        api.put("/v1/services/held", &json!({"mode": "active_active", "checks": [check]})).await.done();
+        let mut sick = Target::start("sick", cluster.dir()).await;
+        let well = Target::start("well", cluster.dir()).await;
+        for target in [&sick, &well] {
+            api.put(&format!("/v1/services/held/instances/{}", target.name), &target.registration(1)).await.done();
+            until_health(&cluster, "held", &target.name, "healthy").await;
+        }
+        until(SOON, "every node to hold a connection to both", async || {
+            let mut held = Vec::new();
+            for node in 1..=3 {
+                let metrics = cluster.api(node).get("/metrics").await.text;
+                let line = metrics.lines().find(|line| line.starts_with("baton_probe_held_connections "));
+                held.push(line.unwrap_or_default().to_owned());
+            }
+            if held.iter().all(|line| line.ends_with(" 2")) { Ok(()) } else { Err(held) }
+        })
+        .await;
+        let begun = Instant::now();
+        sick.kill9();
+        let seen = until_health(&cluster, "held", "sick", "unhealthy").await;
+        // DESIGN section 9: fall x fast_interval + 150 ms.
+        judge("kill -9, watched", "connection", Duration::from_millis(3 * 100 + 150), begun.elapsed(), &seen);
+        nobody_well_was_accused(&cluster).await;
     });
 }

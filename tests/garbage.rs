@@ -202,6 +202,47 @@ fn bad_registrations_and_orders_are_refused_with_the_name_of_the_field() {
                 assert!(named.iter().any(|named| named == path), "{body}: {path} is not in {named:?}: {}", answer.text);
             }
         }
+        let told_of_calls: &[(&str, &str)] = &[
+            ("{}", "reports"),
+            (r#"{"reports": {}}"#, "reports"),
+            (r#"{"reports": [7]}"#, "reports[0]"),
+            (r#"{"reports": [{"instance": "a"}]}"#, "reports[0].outcome"),
+            (r#"{"reports": [{"status": 200}]}"#, "reports[0].instance"),
+            (r#"{"reports": [{"instance": "A", "status": 200}]}"#, "reports[0].instance"),
+            (r#"{"reports": [{"instance": "a", "outcome": "fine"}]}"#, "reports[0].outcome"),
+            (r#"{"reports": [{"instance": "a", "status": "200"}]}"#, "reports[0].status"),
+            (
+                r#"{"reports": [{"instance": "a", "status": 200}, {"instance": "a", "status": 70000}]}"#,
+                "reports[1].status",
+            ),
+            (r#"{"reports": [{"instance": "a", "status": 200, "latency_ms": -1}]}"#, "reports[0].latency_ms"),
+            (r#"{"reports": [{"instance": "a", "status": 200, "count": 0}]}"#, "reports[0].count"),
+            (r#"{"reports": [{"instance": "a", "status": 200, "count": 1e9}]}"#, "reports[0].count"),
+            (r#"{"reports": [{"instance": "a", "status": 200, "generation": "3"}]}"#, "reports[0].generation"),
+            (r#"{"reports": [{"instance": "a", "status": 200, "status": 500}]}"#, "reports[0].status"),
+            (r#"{"reports": [], "report": []}"#, "report"),
+        ];
+        let signs_of_life: &[(&str, &str)] = &[
+            ("{}", "session"),
+            (r#"{"session": ""}"#, "session"),
+            (r#"{"session": 7}"#, "session"),
+            (r#"{"session": "s", "state": "splendid"}"#, "state"),
+            (r#"{"session": "s", "lag": -1}"#, "lag"),
+            (r#"{"session": "s", "lag": "7"}"#, "lag"),
+            (r#"{"session": "s", "role": "active"}"#, "role"),
+        ];
+        for (path, rows) in [("reports", told_of_calls), ("instances/i/heartbeat", signs_of_life)] {
+            for (body, field) in rows {
+                let answer = api.call(Method::POST, &format!("/v1/services/good/{path}")).raw(body).answer().await;
+                told(body, &answer);
+                let named = paths(&answer);
+                assert!(
+                    named.iter().any(|named| named == field),
+                    "{body}: {field} is not in {named:?}: {}",
+                    answer.text
+                );
+            }
+        }
         assert!(api.all("/v1/services/good/instances").await.is_empty());
 
         api.put("/v1/services/good/instances/i", &json!({"address": "127.0.0.1:9"})).await.done();

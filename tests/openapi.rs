@@ -24,6 +24,8 @@ const PATHS: &[(&str, &[&str])] = &[
     ("/v1/services/{service}/instances/{instance}/is-healthy", &["get"]),
     ("/v1/services/{service}/active", &["get"]),
     ("/v1/services/{service}/explain", &["get"]),
+    ("/v1/services/{service}/endpoints", &["get"]),
+    ("/v1/services/{service}/pick", &["post"]),
     ("/v1/services/{service}/failover", &["post"]),
     ("/v1/services/{service}/switchover", &["post"]),
     ("/v1/transitions", &["get"]),

@@ -1,6 +1,7 @@
 //! The names and numbers by which things are known. Only identifiers live here: no behaviour beyond
 //! parsing, printing and ordering.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -47,6 +48,13 @@ macro_rules! name {
         impl $name {
             /// The name as text.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        // Order and hash of a name are those of its text, so that it is found by its text in any map.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

@@ -471,7 +471,7 @@ mod tests {
         };
         let config = resolve("[agents.disk]\ncommand = [\"/bin/df\", \"a b\\t\\\"\"]\n[agents.x-1]\ncommand = [\"x\"]");
         let config = config.expect("resolves");
-        let disk = &config.probe.agents[&"disk".parse().expect("a name")];
+        let disk = &config.probe.agents[&"disk".parse::<InstanceId>().expect("a name")];
         assert_eq!(
             (disk.as_slice(), config.probe.agents.len()),
             (&["/bin/df".to_owned(), "a b\t\"".to_owned()][..], 2)

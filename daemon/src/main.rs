@@ -7,11 +7,13 @@ mod consensus;
 mod controller;
 mod demo;
 mod example_server;
+mod judge;
 mod monitor;
 mod net;
 mod node;
 mod orphan;
 mod prober;
+mod reports;
 mod store;
 mod terminal;
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::command::{Command, NodeAnnounce};
@@ -16,7 +17,7 @@ use crate::config::{LogFormat, ServeConfig, advertised};
 use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Tuning};
 use crate::net::{self, Limits};
 use crate::store::{Store, StoreError};
-use crate::{api, controller, monitor, orphan};
+use crate::{api, controller, judge, monitor, orphan, reports};
 
 /// How soon an announcement that could not be made is tried again.
 const ANNOUNCE_RETRY: Duration = Duration::from_millis(200);
@@ -91,7 +92,11 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
 
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let state = api::ApiState::new(consensus.clone(), metrics, config.allowed_hosts.clone(), shutdown.clone());
+    let (reports, reports_task) = reports::Reports::new(consensus.clone());
+    let (judge, judge_task) = judge::new(consensus.clone());
+    consensus.answer_asks(Arc::new(judge));
+    let state =
+        api::ApiState::new(consensus.clone(), reports.clone(), metrics, config.allowed_hosts.clone(), shutdown.clone());
     tasks.spawn(net::serve(api_listener, api::router(state), Limits::API, shutdown.clone()));
     let vital = |what, task: BoxFuture<'static, ()>| {
         let vital = consensus.vital(what);
@@ -102,8 +107,16 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     };
     vital(
         "the monitor",
-        Box::pin(monitor::run(config.node_id, config.probe.clone(), consensus.clone(), shutdown.clone())),
+        Box::pin(monitor::run(
+            config.node_id,
+            config.probe.clone(),
+            consensus.clone(),
+            reports.probe_tally(),
+            shutdown.clone(),
+        )),
     );
+    vital("the judge", Box::pin(judge_task.run(shutdown.clone())));
+    vital("what tells the leader of reports", Box::pin(reports_task.run(shutdown.clone())));
     vital("the controller", Box::pin(controller::run(consensus.clone(), shutdown.clone())));
     tasks.spawn(announce_until_known(announce, consensus.clone(), shutdown.clone()));
     tasks.close();

@@ -8,6 +8,7 @@ mod operator;
 mod page;
 mod pick;
 mod problem;
+mod reports;
 mod service;
 mod stream;
 
@@ -18,6 +19,9 @@ pub use operator::{AdminRequest, ResetRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};
 pub use pick::{EndpointView, EndpointsView, PickRequest, PickView};
 pub use problem::{PROBLEM_JSON, Problem};
+pub use reports::{
+    CallReport, DroppedReport, FailureCounts, HeartbeatAnswer, HeartbeatRequest, ReportsAnswer, ReportsRequest,
+};
 pub use service::{
     ActiveView, InstanceState, InstanceSummary, InstanceView, Removed, Role, ServiceSummary, ServiceView, Stored,
     VerdictView,

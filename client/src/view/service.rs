@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use baton_core::breaker::BreakerState;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
+use baton_core::pick::may_be_called;
 use baton_core::policy::{Address, Liveness, Mode, Overrides, Spec};
 use baton_core::probe::{Evidence, Health, Verdict};
-use baton_core::state::{AdminState, HealthInputs, Phase};
-use baton_core::time::{Millis, WallTime};
+use baton_core::state::{AdminState, HealthInputs, Instance, Phase, Service};
+use baton_core::time::{ClusterTime, Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
 
-use super::{AdminView, BreakerView, JudgedView, RecoveryView};
+use super::{AdminView, BreakerView, FailureCounts, JudgedView, RecoveryView};
 
 /// What an instance is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// What an instance is to its service at `now`, by the rules of `pick`.
+    pub fn of(service: &Service, instance: &Instance, now: ClusterTime) -> Self {
+        let active = match service.spec.mode {
+            Mode::ActivePassive => service.is_active(&instance.id),
+            Mode::ActiveActive => may_be_called(service, instance, now),
+        };
+        if active { Self::Active } else { Self::Passive }
+    }
+
     /// The word as it is spelt on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -112,6 +122,9 @@ pub struct InstanceView {
     pub weight: u32,
     /// Its share of calls now: its weight times the share of its ramp.
     pub effective_weight: f64,
+    /// How its probes and calls went, by class. Null in stale answers, in lists of services, and where the leader, who
+    /// knows, could not be asked.
+    pub failure_counts: Option<FailureCounts>,
     /// Where the signs of its life come from.
     pub liveness: Liveness,
     /// How long it may be missing before it is removed; null for never.

@@ -13,7 +13,7 @@ use crate::time::ClusterTime;
 impl Entry<'_> {
     pub(super) fn breaker_trip(&mut self, trip: &BreakerTrip) -> Reply {
         let changed = self.with_breaker(&trip.service, &trip.instance, trip.generation, |breaker, policy, now| {
-            breaker.trip(policy, now, trip.numbers.clone())
+            breaker.trip(policy, now, trip.numbers)
         })?;
         self.tell_breaker(&trip.service, &trip.instance, changed, None);
         Ok(Done::Ok)
@@ -23,7 +23,7 @@ impl Entry<'_> {
         let good = u32::try_from(tried.numbers.calls.saturating_sub(tried.numbers.failures)).unwrap_or(u32::MAX);
         let changed =
             self.with_breaker(&tried.service, &tried.instance, tried.generation, |breaker, policy, now| {
-                breaker.tried(policy, now, good, tried.numbers.clone())
+                breaker.tried(policy, now, good, tried.numbers)
             })?;
         self.tell_breaker(&tried.service, &tried.instance, changed, None);
         Ok(Done::Ok)

@@ -387,6 +387,11 @@ mod tests {
         let mut detector = detector();
         let last = beat(&mut detector, 5_000, 1_000, 200);
         assert_eq!(detector.verdict(), Verdict::Up);
+        let mut doubted = detector.clone();
+        doubted.tick(at(last + 1_990));
+        let evidence = doubted.evidence(at(last + 1_990));
+        assert_eq!((doubted.verdict(), evidence.class), (Verdict::Suspect, Some(FailureClass::Timeout)));
+        assert!(evidence.detail.starts_with("no heartbeat for 1990 ms (phi "), "{}", evidence.detail);
         let told = tick(&mut detector, last, last + 20_000);
         let [(suspect, Verdict::Suspect), (down, Verdict::Down)] = told[..] else { panic!("{told:?}") };
         assert!((1_800..2_000).contains(&(suspect - last)), "a doubt after {} ms", suspect - last);
@@ -397,6 +402,17 @@ mod tests {
         assert_eq!(evidence.first_failure_age, Some(Millis(down - last)));
         assert_eq!(detector.observe(&OK, at(down + 5_000)), Some(Verdict::Up), "one heartbeat and it is back");
         assert!(tick(&mut detector, down + 5_000, down + 6_500).is_empty(), "the outage was no interval");
+    }
+
+    #[test]
+    fn an_outage_that_nobody_saw_is_no_interval_either() {
+        let mut detector = detector();
+        let last = beat(&mut detector, 0, 1_000, 50);
+        let habit = detector.bounds;
+        detector.observe(&OK, at(last + 9_000));
+        assert_eq!(detector.bounds, habit);
+        detector.observe(&OK, at(last + 9_900));
+        assert_ne!(detector.bounds, habit, "this one was");
     }
 
     #[test]

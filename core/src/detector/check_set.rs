@@ -165,6 +165,9 @@ mod tests {
         assert_eq!(observe(&mut set, 0, false, 5), None);
         assert_eq!(observe(&mut set, 1, true, 6), Some(Verdict::Suspect), "the first check is in doubt meanwhile");
         assert_eq!(observe(&mut set, 0, true, 7), Some(Verdict::Up));
+        set.reset();
+        assert_eq!((set.verdict(), set.in_doubt()), (Verdict::Unknown, true));
+        assert_eq!(observe(&mut set, 0, true, 8), None, "each check begins anew");
     }
 
     #[test]

@@ -103,10 +103,7 @@ impl Detector for ConsecutiveCalls {
 
     fn tick(&mut self, now: LocalTime) -> Option<Verdict> {
         match self.heard {
-            Some(heard) if now.since(heard) >= self.patience => {
-                self.heard = None;
-                turn(&mut self.verdict, Verdict::Unknown)
-            }
+            Some(heard) if now.since(heard) >= self.patience => turn(&mut self.verdict, Verdict::Unknown),
             Some(_) | None => None,
         }
     }
@@ -211,6 +208,15 @@ mod tests {
         );
         detector.reset();
         assert_eq!(detector.observe(&Observation::Calls(&slice("xx")), at(100_000)), Some(Verdict::Suspect));
+    }
+
+    #[test]
+    fn a_row_began_with_the_slice_in_which_it_began() {
+        let mut detector = ConsecutiveCalls::new(3, Duration::from_secs(30));
+        for (ms, calls, age) in [(0, "xxx", 0), (100, "xx", 100), (200, "x.xxx", 0), (300, "", 100), (400, "x", 200)] {
+            detector.observe(&Observation::Calls(&slice(calls)), at(ms));
+            assert_eq!(detector.evidence(at(ms)).first_failure_age, Some(Millis(age)), "{calls} at {ms}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct ErrorRateDetector {
     threshold: f64,
     window: Window<Tally, SLICES>,
     verdict: Verdict,
-    /// When failures began that the window has not been free of since.
+    /// When failures began that the window had not been free of since when it last held one.
     failing_since: Option<LocalTime>,
     class: Option<FailureClass>,
     /// Whether what was seen last had a failure in it.
@@ -103,10 +103,6 @@ impl ErrorRateDetector {
 
     fn judge(&mut self, now: LocalTime) -> Option<Verdict> {
         let sum = *self.window.sum(now);
-        if sum.failures == 0 {
-            self.failing_since = None;
-            self.class = None;
-        }
         let next = match sum.rate(self.least) {
             None => Verdict::Unknown,
             Some(rate) if rate >= self.threshold => Verdict::Down,

@@ -274,6 +274,18 @@ mod tests {
     }
 
     #[test]
+    fn a_baseline_wants_a_whole_window_of_calls_and_the_same_calls_teach_once() {
+        let mut detector = SlowCallDetector::new(&policy());
+        play(&mut detector, (0..29).map(|second| (second, 100)));
+        assert_eq!(detector.baseline(), None, "five slices of six have ended");
+        for second in 29..90 {
+            detector.tick(at(second * 1_000));
+        }
+        assert_eq!(detector.baseline(), Some(seconds(detector.baseline)), "the sixth has");
+        assert_eq!(detector.learnt, 6, "time alone teaches nothing");
+    }
+
+    #[test]
     fn a_level_that_creeps_is_learnt_and_one_that_climbs_is_not() {
         for (doubles_in, accused) in [(3_600, false), (60, true)] {
             let mut detector = SlowCallDetector::new(&policy());

@@ -102,6 +102,13 @@ mod tests {
     }
 
     #[test]
+    fn another_check_is_not_looked_at() {
+        let mut tcp = TimeoutDetector::new(0, Consecutive::new("tcp", 1, 2));
+        let seen = Observation::Probe { check: 1, outcome: &Outcome::Success };
+        assert_eq!((tcp.observe(&seen, LocalTime::default()), tcp.verdict()), (None, Verdict::Unknown));
+    }
+
+    #[test]
     fn other_classes_do_not_end_a_row_either() {
         let mut tcp = TimeoutDetector::new(0, Consecutive::new("tcp", 1, 2));
         for class in [FailureClass::Timeout, FailureClass::Malformed, FailureClass::Connection] {

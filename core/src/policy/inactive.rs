@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, CheckKind, ProofKind, ProofPolicy, Spec};
+use super::{ProofKind, ProofPolicy, Spec};
 
 /// A part of a spec that is stored and shown, and changes nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +34,6 @@ macro_rules! fields {
 pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
     let default = Spec::default();
     let mut parts = fields!(spec, default:
-        detection.observers => "every node watches every instance",
-        detection.veto => "a sighting does not block `down`: the quorum alone decides",
-        detection.error_rate => "only probes count: there are no reports of calls",
-        detection.slow => "only probes count: there are no reports of calls",
-        detection.accrual => "only probes count: there are no heartbeats",
-        detection.timeout => "only probes count, and they have the time-out of their check",
-        detection.combine => "probes are the only detector",
-        breaker => "there are no reports of calls that could open a breaker",
-        recovery => "an instance is healthy again once the quorum no longer says `down`, at its full weight",
         failover.min_interval => "automatic failovers may follow one another at once",
         failover.max_in_window => "automatic failovers are not counted",
         failover.window => "automatic failovers are not counted",
@@ -55,23 +46,7 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
         on_quorum_loss => "a holder has no lease that could run out",
         retry => "it is kept for clients that read the spec",
     );
-    parts.extend(spec.checks.iter().enumerate().flat_map(|(index, check)| of_check(index, check)));
     parts.extend(of_proof(spec, &default));
-    parts
-}
-
-fn of_check(index: usize, check: &Check) -> Vec<Inactive> {
-    let path = |field: &str| format!("checks[{index}].{field}");
-    let mut parts = Vec::new();
-    match check.kind {
-        CheckKind::Tcp | CheckKind::Http | CheckKind::Grpc | CheckKind::Tls | CheckKind::Agent => {}
-        CheckKind::Heartbeat => parts.push(Inactive {
-            path: path("type"),
-            // A check is never there by default.
-            configured: !Spec::default().checks.contains(check),
-            why: format!("checks of type \"{}\" are not run", check.kind),
-        }),
-    }
     parts
 }
 
@@ -103,11 +78,20 @@ mod tests {
     use crate::json::Json;
     use crate::policy::parse_spec;
 
-    /// The fields of a spec that this version acts on. What is inside a check is tried further below.
-    const ACTIVE: [&str; 9] = [
+    /// The fields of a spec, or the objects that they are, that this version acts on.
+    const ACTIVE: [&str; 18] = [
         "mode",
         "checks",
+        "detection.observers",
         "detection.quorum",
+        "detection.veto",
+        "detection.error_rate",
+        "detection.slow",
+        "detection.accrual",
+        "detection.timeout",
+        "detection.combine",
+        "breaker",
+        "recovery",
         "failover.automatic",
         "failover.strategy",
         "failover.min_healthy",
@@ -145,9 +129,10 @@ mod tests {
         let listed = inactive_parts(&Spec::default());
         let covers =
             |part: &Inactive, field: &String| *field == part.path || field.starts_with(&format!("{}.", part.path));
+        let active = |field: &String| ACTIVE.iter().any(|part| field == part || field.starts_with(&format!("{part}.")));
         for field in &fields {
             let inactive = listed.iter().any(|part| covers(part, field));
-            assert!(inactive || ACTIVE.contains(&field.as_str()), "{field} is neither active nor said to be inactive");
+            assert!(inactive || active(field), "{field} is neither active nor said to be inactive");
         }
         for part in &listed {
             assert!(fields.iter().any(|field| covers(part, field)), "there is no field {}", part.path);
@@ -159,10 +144,13 @@ mod tests {
         assert_eq!(configured("{}"), Vec::<String>::new());
         // Writing a default down is not a wish for something else.
         assert_eq!(configured(r#"{"failback":{"mode":"manual"},"detection":{"veto":false}}"#), Vec::<String>::new());
-        let active = r#"{"mode":"active_active","fail_open":true,"load_balancing":"best","detection":{"quorum":2},"failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
+        let active = r#"{"mode":"active_active","fail_open":true,"load_balancing":"best",
+            "detection":{"observers":5,"quorum":2,"veto":true,"error_rate":{"threshold":0.2},"combine":"all","timeout":"1s"},
+            "breaker":{"consecutive_failures":3},"recovery":{"strategy":"probing"},
+            "failover":{"automatic":false,"strategy":"next","min_healthy":"5s"},
             "fencing":{"proof":["none_needed","token","operator"]},
             "checks":[{"type":"tcp","port":1},{"type":"http","path":"/x","fall":2,"tls":{},"watch":true},
-            {"type":"grpc","service":"x"},{"type":"tls"},{"type":"agent","name":"disk"}]}"#;
+            {"type":"grpc","service":"x"},{"type":"tls"},{"type":"heartbeat"},{"type":"agent","name":"disk"}]}"#;
         assert_eq!(configured(active), Vec::<String>::new());
     }
 

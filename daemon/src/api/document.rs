@@ -14,11 +14,12 @@ const DESCRIPTION: &str = "Baton decides which instance of a service is active, 
     `500ms`, times are RFC 3339 in UTC.";
 
 /// Tags in the order in which they are read.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("services", "What is managed, and what is wanted of it"),
     ("instances", "The running copies of a service"),
     ("active", "Who is active, and why"),
     ("discovery", "Whom to call"),
+    ("calls", "What clients and instances say themselves"),
     ("moves", "An operator moves the active"),
     ("transitions", "The records of moves"),
     ("events", "What happened, and what happens"),

@@ -6,12 +6,13 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use baton_client::view::{PROBLEM_JSON, Problem};
 use baton_core::command::{Done, Refusal};
-use baton_core::id::{Revision, ServiceName, TransitionId};
+use baton_core::id::{InstanceId, Revision, ServiceName, TransitionId};
 use baton_core::json::FieldError;
 use baton_core::pick::NoInstance;
 use baton_core::state::Phase;
 
 use crate::consensus::{ProposeError, ReadError};
+use crate::reports::HeartbeatError;
 use crate::store::EventsError;
 
 /// What a client is told to wait before it tries again without a quorum: an election is over by then, as a rule.
@@ -29,6 +30,28 @@ pub(crate) enum ApiError {
     /// A default read needs a quorum.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A heartbeat names another session than the instance's present one.
+    #[error(
+        "this is not the present session of \"{instance}\": a newer registration has taken its place, or the service was \
+         told anew. Stop what acts for the old session; whoever is still meant to run registers again and goes on with \
+         the session that the answer names"
+    )]
+    UnknownSession {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// A heartbeat for an instance that is judged by probes.
+    #[error(
+        "\"{instance}\" is registered with liveness \"probe\", so nobody listens to its heartbeats: register it with \
+         \"liveness\": \"heartbeat\", or send none"
+    )]
+    NotHeartbeat {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// A heartbeat did not get to a leader.
+    #[error(transparent)]
+    Heartbeat(HeartbeatError),
     /// The history could not be read.
     #[error(transparent)]
     Events(#[from] EventsError),
@@ -195,6 +218,17 @@ impl ApiError {
             Self::Read(error) => match error {
                 ReadError::NoQuorum => NO_QUORUM,
                 ReadError::Stopped => STOPPING,
+            },
+            Self::UnknownSession { .. } => (StatusCode::CONFLICT, "unknown_session", "Another session"),
+            Self::NotHeartbeat { .. } => (StatusCode::CONFLICT, "not_heartbeat", "It is probed, not heard"),
+            Self::Heartbeat(error) => match error {
+                HeartbeatError::NoLeader => NO_QUORUM,
+                HeartbeatError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too much at once"),
+                HeartbeatError::Stopped => STOPPING,
+                HeartbeatError::NoSuchService => (StatusCode::NOT_FOUND, "no_such_service", "No such service"),
+                HeartbeatError::NoSuchInstance => (StatusCode::NOT_FOUND, "no_such_instance", "No such instance"),
+                HeartbeatError::NotHeartbeat => (StatusCode::CONFLICT, "not_heartbeat", "It is probed, not heard"),
+                HeartbeatError::UnknownSession => (StatusCode::CONFLICT, "unknown_session", "Another session"),
             },
             Self::Events(error) => match error {
                 EventsError::Compacted { .. } => (StatusCode::GONE, "compacted", "That history is forgotten"),

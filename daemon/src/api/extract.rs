@@ -124,41 +124,33 @@ pub(crate) struct JsonBody(pub(crate) Json);
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        Json::parse(&json_text(request).await?).map(Self).map_err(ApiError::NotJson)
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let JsonText(bytes) = JsonText::<BODY_MAX>::from_request(request, state).await?;
+        Json::parse(&bytes).map(Self).map_err(ApiError::NotJson)
     }
 }
 
-/// A JSON body that may be left out.
-pub(crate) struct MaybeJson(pub(crate) Option<Json>);
+/// The text of a JSON body, at most `MAX` bytes of it, not yet read.
+pub(crate) struct JsonText<const MAX: usize>(pub(crate) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for MaybeJson {
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonText<MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let text = json_text(request).await?;
-        if text.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(None));
+        let (parts, body) = request.into_parts();
+        expect_json(&parts.headers)?;
+        let too_large = || ApiError::BodyTooLarge { limit: MAX };
+        // A sender that says how much it will send need not send it.
+        let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| whole(length.to_str().ok()?));
+        if declared.is_some_and(|length| length > MAX as u64) {
+            return Err(too_large());
         }
-        Json::parse(&text).map(|json| Self(Some(json))).map_err(ApiError::NotJson)
-    }
-}
-
-/// A body that says it is JSON, read to its end within the limits.
-async fn json_text(request: Request) -> Result<Bytes, ApiError> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let too_large = || ApiError::BodyTooLarge { limit: BODY_MAX };
-    // A sender that says how much it will send need not send it.
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| whole(length.to_str().ok()?));
-    if declared.is_some_and(|length| length > BODY_MAX as u64) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await {
-        Err(_) => Err(ApiError::BodyTimeout),
-        Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::BodyBroken),
-        Ok(Ok(bytes)) => Ok(bytes),
+        match tokio::time::timeout(BODY_WAIT, to_bytes(body, MAX)).await {
+            Err(_) => Err(ApiError::BodyTimeout),
+            Ok(Err(error)) if is_too_large(&error) => Err(too_large()),
+            Ok(Err(_)) => Err(ApiError::BodyBroken),
+            Ok(Ok(bytes)) => Ok(Self(bytes)),
+        }
     }
 }
 
@@ -177,6 +169,21 @@ fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
         .strip_prefix("application/")
         .is_some_and(|kind| kind == "json" || kind.ends_with("+json") || kind == "x-www-form-urlencoded");
     if json { Ok(()) } else { Err(ApiError::MediaType { given: short(&given).to_owned() }) }
+}
+
+/// A JSON body that may be left out.
+pub(crate) struct MaybeJson(pub(crate) Option<Json>);
+
+impl<S: Send + Sync> FromRequest<S> for MaybeJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let JsonText(bytes) = JsonText::<BODY_MAX>::from_request(request, state).await?;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(None));
+        }
+        Json::parse(&bytes).map(|json| Self(Some(json))).map_err(ApiError::NotJson)
+    }
 }
 
 /// Refuses a body where none is expected to be read; kept so that a DELETE with a body is not silently half-understood.

@@ -9,7 +9,7 @@ use baton_core::policy::{Registration, parse_registration};
 use super::answer::Answer;
 use super::error::ApiError;
 use super::extract::{Asker, JsonBody, NoBody, OfInstance, OfService, Precondition};
-use super::longpoll::{instance_in, page_after, read, read_changed, service_in};
+use super::longpoll::{counts, instance_in, page_after, read, read_changed, service_in};
 use super::query::{Consistency, Listing, Query};
 use super::write::{applied_here, propose_if, removed, stored};
 use super::{ApiState, views};
@@ -38,9 +38,10 @@ pub(crate) async fn list(
     let service = service_in(&view, &name)?;
     let now = state.consensus.now().time;
     let mut rest = page_after(&service.instances, listing.cursor.as_ref());
-    let items: Vec<InstanceView> =
+    let mut items: Vec<InstanceView> =
         rest.by_ref().take(listing.limit).map(|(_, one)| views::instance(&view.state, service, one, now)).collect();
     let more = rest.next().is_some();
+    views::count(&mut items, &counts(&state, listing.fresh.consistency, &name).await);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
     Ok(Answer::json(&InstancePage { items, next_cursor })?.at(view.state.meta.revision))
 }
@@ -113,7 +114,10 @@ pub(crate) async fn get(
 ) -> Result<Answer, ApiError> {
     let view = read(&state, consistency).await?;
     let (service, instance) = instance_in(&view, &service, &instance)?;
-    let answer = Answer::json(&views::instance(&view.state, service, instance, state.consensus.now().time))?;
+    let mut told = views::instance(&view.state, service, instance, state.consensus.now().time);
+    let counts = counts(&state, consistency, &service.name).await;
+    views::count(std::slice::from_mut(&mut told), &counts);
+    let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(instance.generation))
 }
 

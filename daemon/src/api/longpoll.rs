@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::ApiState;
 use super::error::ApiError;
 use super::query::{Consistency, Fresh};
+use super::views::CountsOf;
 use crate::store::View;
 
 /// A view that is as fresh as was asked for.
@@ -57,6 +58,14 @@ pub(crate) async fn read_changed(
             let behind = ApiError::Behind { seen: poll.after, applied: revision };
             return if caught_up { Ok(view) } else { Err(behind) };
         }
+    }
+}
+
+/// What is counted of a service's instances: the leader's word, so a stale answer does without.
+pub(crate) async fn counts(state: &ApiState, consistency: Consistency, service: &ServiceName) -> CountsOf {
+    match consistency {
+        Consistency::Linearizable => state.reports.counts(service).await,
+        Consistency::Stale => None,
     }
 }
 

@@ -9,8 +9,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use baton_core::breaker::BreakerState;
-use baton_core::probe::Health;
-use baton_core::state::{AdminState, Phase};
+use baton_core::probe::{Health, Verdict};
+use baton_core::state::{AdminState, Phase, Source};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -58,6 +58,11 @@ fn describe() {
     describe_gauge!("baton_instances_cooling", "Instances that are no candidates until their cool-down ends");
     describe_gauge!("baton_nodes", "Nodes by whether the leader hears them");
     describe_gauge!("baton_transitions", "Transition records kept");
+    describe_counter!("baton_reports_total", "Reported calls that were taken, by outcome");
+    describe_counter!("baton_reports_dropped_total", "Reported calls that are not judged, by reason");
+    describe_counter!("baton_heartbeats_total", "Heartbeats taken, by the state that they tell, or refused");
+    describe_counter!("baton_judgements_proposed_total", "Verdicts on calls and heartbeats that this leader proposed");
+    describe_gauge!("baton_judged", "Verdicts on instances by calls and heartbeats, by source and verdict");
     describe_gauge!("baton_info", "Always 1; the version is a label");
 }
 
@@ -118,9 +123,14 @@ fn set(state: &ApiState, view: &View) {
     let mut admins: BTreeMap<&str, u64> = AdminState::ALL.iter().map(|(word, _)| (*word, 0)).collect();
     let mut phases: BTreeMap<&str, u64> = Phase::ALL.iter().map(|(word, _)| (*word, 0)).collect();
     let mut healths: BTreeMap<&str, u64> = Health::ALL.iter().map(|(word, _)| (*word, 0)).collect();
+    let words = |source: &'static str| Verdict::ALL.iter().map(move |(word, _)| ((source, *word), 0));
+    let mut judged: BTreeMap<(&str, &str), u64> = Source::ALL.iter().flat_map(|(source, _)| words(source)).collect();
     for service in view.state.services.values() {
         *phases.entry(service.assignment.phase.as_str()).or_default() += 1;
         for instance in service.instances.values() {
+            for (source, record) in &instance.judged {
+                *judged.entry((source.as_str(), record.verdict.as_str())).or_default() += 1;
+            }
             *healths.entry(instance.health.as_str()).or_default() += 1;
             *breakers.entry(instance.breaker.state.as_str()).or_default() += 1;
             *admins.entry(instance.admin.state.as_str()).or_default() += 1;
@@ -129,6 +139,9 @@ fn set(state: &ApiState, view: &View) {
                 cooling += u64::from(recovery.cooling(now).is_some());
             }
         }
+    }
+    for ((source, verdict), count) in judged.into_iter().filter(|((_, verdict), _)| *verdict != "unknown") {
+        gauge!("baton_judged", "source" => source, "verdict" => verdict).set(count as f64);
     }
     for (phase, count) in phases {
         gauge!("baton_services", "phase" => phase).set(count as f64);

@@ -12,6 +12,7 @@ mod explain;
 mod extract;
 mod guard;
 mod headers;
+mod heartbeat;
 mod instances;
 mod longpoll;
 mod measures;
@@ -20,6 +21,7 @@ mod moves;
 mod operator;
 mod pick;
 mod query;
+mod reports;
 mod services;
 mod sse;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::consensus::Consensus;
+use crate::reports::Reports;
 use error::ApiError;
 
 pub(crate) use document::openapi;
@@ -52,6 +55,8 @@ pub(crate) use measures::recorder;
 pub(crate) struct ApiState {
     /// The way to the cluster, and the local copy of its state.
     consensus: Consensus,
+    /// What clients and instances say.
+    reports: Reports,
     /// What was measured, for `/metrics`.
     metrics: PrometheusHandle,
     /// Host names that requests may use beside IP addresses and `localhost`.
@@ -68,12 +73,13 @@ impl ApiState {
     /// The API's part of a node. `allowed_hosts` are names beside IP addresses and `localhost`, in any case.
     pub(crate) fn new(
         consensus: Consensus,
+        reports: Reports,
         metrics: PrometheusHandle,
         allowed_hosts: impl IntoIterator<Item = String>,
         shutdown: CancellationToken,
     ) -> Self {
         let allowed_hosts = allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { consensus, metrics, allowed_hosts, shutdown, hash: Arc::default(), pickers: Arc::default() }
+        Self { consensus, reports, metrics, allowed_hosts, shutdown, hash: Arc::default(), pickers: Arc::default() }
     }
 }
 
@@ -98,6 +104,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(active::is_healthy))
         .routes(routes!(pick::pick))
         .routes(routes!(pick::endpoints))
+        .routes(routes!(reports::post))
+        .routes(routes!(heartbeat::post))
         .routes(routes!(explain::explain))
         .routes(routes!(moves::failover))
         .routes(routes!(moves::switchover))

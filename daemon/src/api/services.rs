@@ -9,7 +9,7 @@ use baton_core::policy::{Spec, parse_spec};
 use super::answer::Answer;
 use super::error::ApiError;
 use super::extract::{Asker, JsonBody, NoBody, OfService, Precondition};
-use super::longpoll::{page_after, read_changed, service_in};
+use super::longpoll::{counts, page_after, read_changed, service_in};
 use super::query::{Fresh, Listing, Query};
 use super::write::{applied_here, propose_if, removed, stored};
 use super::{ApiState, views};
@@ -109,7 +109,9 @@ pub(crate) async fn get(
 ) -> Result<Answer, ApiError> {
     let view = read_changed(&state, &fresh, |view| view.state.service(&name).map(|service| service.changed)).await?;
     let service = service_in(&view, &name)?;
-    let answer = Answer::json(&views::service(&view.state, service, state.consensus.now().time))?;
+    let mut told = views::service(&view.state, service, state.consensus.now().time);
+    views::count(&mut told.instances, &counts(&state, fresh.consistency, &name).await);
+    let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(service.generation))
 }
 

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::consensus::{ConsensusConfig, Tuning};
+use crate::reports::Reports;
 use crate::store::Store;
 
 /// Far longer than anything here takes on a loaded machine.
@@ -48,7 +49,13 @@ impl Node {
         timeout(SOON, leads).await.expect("in time").expect("runs");
         let shutdown = CancellationToken::new();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let state = ApiState::new(consensus, metrics, ["baton.example".to_owned()], shutdown.clone());
+        let state = ApiState::new(
+            consensus.clone(),
+            Reports::new(consensus).0,
+            metrics,
+            ["baton.example".to_owned()],
+            shutdown.clone(),
+        );
         Self { _dir: dir, state, shutdown }
     }
 

@@ -1,12 +1,14 @@
 //! From the state to the words of the wire. Only telling: nothing is decided here.
 
+use std::collections::BTreeMap;
+
 use baton_client::view::{
-    ActiveView, AdminView, BreakerView, InstanceState, InstanceSummary, InstanceView, JudgedView, RecoveryView, Role,
-    ServiceSummary, ServiceView, VerdictView,
+    ActiveView, AdminView, BreakerView, FailureCounts, InstanceState, InstanceSummary, InstanceView, JudgedView,
+    RecoveryView, Role, ServiceSummary, ServiceView, VerdictView,
 };
 use baton_core::breaker::Breaker;
-use baton_core::pick::may_be_called;
-use baton_core::policy::{BreakerPolicy, Mode};
+use baton_core::id::InstanceId;
+use baton_core::policy::BreakerPolicy;
 use baton_core::probe::Health;
 use baton_core::state::{Admin, Instance, Service, State};
 use baton_core::time::{ClusterTime, Millis};
@@ -15,15 +17,6 @@ use baton_core::time::{ClusterTime, Millis};
 #[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
 pub(crate) fn weight(thousandths: u64) -> f64 {
     thousandths as f64 / 1_000.0
-}
-
-/// What an instance is to its service at `now`.
-pub(crate) fn role(service: &Service, instance: &Instance, now: ClusterTime) -> Role {
-    let active = match service.spec.mode {
-        Mode::ActivePassive => service.is_active(&instance.id),
-        Mode::ActiveActive => may_be_called(service, instance, now),
-    };
-    if active { Role::Active } else { Role::Passive }
 }
 
 fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> BreakerView {
@@ -37,7 +30,7 @@ fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> Break
         half_open_in_ms: until.map(|until| until.since(now).0),
         trials_out: breaker.trials_out(policy, now),
         successes: breaker.successes,
-        numbers: breaker.numbers.clone(),
+        numbers: breaker.numbers,
     }
 }
 
@@ -83,6 +76,16 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
     })
 }
 
+/// What is counted of a service's instances, where the leader could be asked.
+pub(crate) type CountsOf = Option<BTreeMap<InstanceId, FailureCounts>>;
+
+/// Adds what is counted to what is told of instances.
+pub(crate) fn count(views: &mut [InstanceView], counts: &CountsOf) {
+    for view in views {
+        view.failure_counts = counts.as_ref().and_then(|counts| counts.get(&view.id).copied());
+    }
+}
+
 /// An instance with all that is known of it at `now`.
 pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, now: ClusterTime) -> InstanceView {
     let registration = &instance.registration;
@@ -90,7 +93,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         id: instance.id.clone(),
         service: service.name.clone(),
         address: registration.address.clone(),
-        role: role(service, instance, now),
+        role: Role::of(service, instance, now),
         health: instance.health,
         counts: state.count(service, instance),
         verdicts: instance
@@ -121,6 +124,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         priority: registration.priority,
         weight: registration.weight,
         effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
+        failure_counts: None,
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
         metadata: registration.metadata.clone(),
@@ -164,7 +168,7 @@ pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
             .map(|instance| InstanceSummary {
                 id: instance.id.clone(),
                 address: instance.registration.address.clone(),
-                role: role(service, instance, now),
+                role: Role::of(service, instance, now),
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
@@ -182,7 +186,7 @@ pub(crate) fn state_of(service: &Service, instance: &Instance, now: ClusterTime)
     InstanceState {
         service: service.name.clone(),
         instance: instance.id.clone(),
-        role: role(service, instance, now),
+        role: Role::of(service, instance, now),
         health: instance.health,
         phase: service.assignment.phase,
         token: service.active_token().filter(|_| service.is_active(&instance.id)),

@@ -161,6 +161,7 @@ pub(super) mod tests {
             priority: 100,
             weight: 1,
             effective_weight: 1.0,
+            failure_counts: None,
             liveness: Liveness::Probe,
             deregister_after: None,
             metadata: std::collections::BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! Agreement among the nodes: who leads, what is in the log, what may be read. The only room that drives openraft.
 //! Commands and reads come in by name (`propose`, `barrier`); what they mean is not known here.
 
+mod ask;
 mod clock;
 mod network;
 mod peers;
@@ -14,12 +15,13 @@ mod upkeep;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use baton_core::command::{Command, Reply};
 use baton_core::id::NodeId;
 use baton_core::time::{ClusterTime, WallTime};
+use bytes::Bytes;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::net::TcpListener;
@@ -27,6 +29,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(test)]
+use ask::ASK_BYTES_MAX;
+pub(crate) use ask::{Answers, AskError};
 pub(crate) use propose::ProposeError;
 pub(crate) use read::ReadError;
 pub(crate) use status::{MemberRole, RaftStatus};
@@ -149,6 +154,7 @@ struct Inner {
     leadership: watch::Sender<Leadership>,
     leader_heard: Mutex<Option<Instant>>,
     channels: Channels,
+    answers: OnceLock<Arc<dyn Answers>>,
     proposer: Proposer,
     read_rounds: ReadRounds,
     snapshot_turn: Arc<tokio::sync::Mutex<()>>,
@@ -179,11 +185,12 @@ struct Channels {
     book: Arc<AddressBook>,
     forward: Mutex<BTreeMap<NodeId, Arc<Channel>>>,
     reads: Mutex<BTreeMap<NodeId, Arc<Channel>>>,
+    asks: Mutex<BTreeMap<NodeId, Arc<Channel>>>,
 }
 
 impl Channels {
     fn new(book: Arc<AddressBook>) -> Self {
-        Self { book, forward: Mutex::default(), reads: Mutex::default() }
+        Self { book, forward: Mutex::default(), reads: Mutex::default(), asks: Mutex::default() }
     }
 
     fn of(&self, map: &Mutex<BTreeMap<NodeId, Arc<Channel>>>, to: NodeId) -> Arc<Channel> {
@@ -197,6 +204,10 @@ impl Channels {
 
     fn reads(&self, to: NodeId) -> Arc<Channel> {
         self.of(&self.reads, to)
+    }
+
+    fn asks(&self, to: NodeId) -> Arc<Channel> {
+        self.of(&self.asks, to)
     }
 }
 
@@ -252,6 +263,7 @@ impl Consensus {
             leadership: watch::Sender::new(Leadership::default()),
             leader_heard: Mutex::new(None),
             channels: Channels::new(book),
+            answers: OnceLock::new(),
             proposer,
             read_rounds,
             snapshot_turn: Arc::default(),
@@ -299,6 +311,19 @@ impl Consensus {
     /// Waits until this node's view holds everything that was acknowledged, anywhere, before the call.
     pub(crate) async fn barrier(&self) -> Result<(), ReadError> {
         self.inner.barrier().await
+    }
+
+    /// Asks whoever leads, by `kind` what only the asker and [`Answers`] understand. Answered within half a second, here
+    /// where this node leads.
+    pub(crate) async fn ask_leader(&self, kind: &'static str, body: Bytes) -> Result<Bytes, AskError> {
+        self.inner.ask_leader(kind, body).await
+    }
+
+    /// Says who answers while this node leads. Only the first one counts.
+    pub(crate) fn answer_asks(&self, answers: Arc<dyn Answers>) {
+        if self.inner.answers.set(answers).is_err() {
+            tracing::error!("somebody answers questions to the leader already");
+        }
     }
 
     /// The state of this node, as far as it has applied.

@@ -20,6 +20,7 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 
 use super::Inner;
+use super::ask::ASK_BYTES_MAX;
 use super::transport::{CLUSTER_HEADER, FROM_HEADER, PATIENCE_HEADER, PROTOCOL, PROTOCOL_HEADER, TO_HEADER};
 use super::wire::{self, ProposeAnswer, ReadIndexAnswer, SnapshotHead};
 use crate::store::{Snapshot, SnapshotFile, TypeConfig, verify_snapshot};
@@ -33,10 +34,13 @@ pub(super) mod paths {
     pub(in crate::consensus) const SNAPSHOT: &str = "/raft/snapshot";
     pub(in crate::consensus) const PROPOSE: &str = "/propose";
     pub(in crate::consensus) const READ_INDEX: &str = "/read-index";
+    pub(in crate::consensus) const ASK: &str = "/ask";
 }
 
 /// The largest message but a snapshot: an append (4 MiB of entries, or one entry), with room for one large batch.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The head of a question to the leader: a word.
+const HEAD_ROOM: usize = 1024;
 /// The largest snapshot that is taken in. A full cluster is far below it; beyond, something is wrong.
 const SNAPSHOT_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// The head of a snapshot's transfer: a vote and a membership.
@@ -53,6 +57,7 @@ pub(super) fn router(inner: Arc<Inner>) -> Router {
         .route(paths::TRANSFER_LEADER, post(transfer_leader))
         .route(paths::PROPOSE, post(propose))
         .route(paths::READ_INDEX, post(read_index))
+        .route(paths::ASK, post(ask).layer(DefaultBodyLimit::max(ASK_BYTES_MAX + HEAD_ROOM)))
         .route(paths::SNAPSHOT, post(snapshot))
         .layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX))
         .with_state(inner)
@@ -96,6 +101,7 @@ impl IntoResponse for PeerRefusal {
 
 /// The proof that a request comes from a peer that means this node.
 struct Peer {
+    from: NodeId,
     patience: Duration,
 }
 
@@ -109,9 +115,10 @@ impl FromRequestParts<Arc<Inner>> for Peer {
             return Err(PeerRefusal::Protocol(protocol.to_owned()));
         }
         let to = header(TO_HEADER);
-        if to.parse() != Ok(inner.node_id) || header(FROM_HEADER).parse::<NodeId>().is_err() {
+        let from = header(FROM_HEADER).parse::<NodeId>();
+        let Some(from) = from.ok().filter(|_| to.parse() == Ok(inner.node_id)) else {
             return Err(PeerRefusal::NotMe { me: inner.node_id, wanted: to.to_owned() });
-        }
+        };
         let theirs = header(CLUSTER_HEADER);
         let view = inner.reader.view();
         let mine = &view.state.meta.cluster_id;
@@ -119,7 +126,7 @@ impl FromRequestParts<Arc<Inner>> for Peer {
             return Err(PeerRefusal::OtherCluster { mine: mine.clone(), theirs: theirs.to_owned() });
         }
         let patience = header(PATIENCE_HEADER).parse().map_or(Duration::ZERO, Duration::from_millis);
-        Ok(Self { patience })
+        Ok(Self { from, patience })
     }
 }
 
@@ -174,6 +181,10 @@ async fn read_index(State(inner): State<Arc<Inner>>, peer: Peer) -> Answer {
         Err(_) => ReadIndexAnswer::None,
     };
     json(&answer)
+}
+
+async fn ask(State(inner): State<Arc<Inner>>, peer: Peer, body: Bytes) -> Answer {
+    Ok(inner.asked(peer.from, &body, peer.patience).await?.into_response())
 }
 
 async fn snapshot(State(inner): State<Arc<Inner>>, _: Peer, body: Body) -> Answer {

@@ -346,3 +346,51 @@ async fn strangers_are_refused() {
     assert!(why.contains("another"), "{why}");
     cluster.node_mut(1).stop().await;
 }
+
+/// Answers with who it is, who asks, and what.
+struct Echo(NodeId);
+
+impl Answers for Echo {
+    fn answer(&self, from: NodeId, kind: &str, body: Bytes) -> futures_util::future::BoxFuture<'static, Option<Bytes>> {
+        let told = format!("{} heard {from}: {kind} {}", self.0, String::from_utf8_lossy(&body));
+        let known = kind == "echo";
+        Box::pin(async move { known.then(|| told.into()) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_asked_the_leader_answers() {
+    let mut cluster = Cluster::start(3, Tuning::default()).await;
+    let (follower, leader) = (cluster.follower().await, cluster.leader().await);
+    let ask = |node: &Node, kind| {
+        let consensus = node.consensus().clone();
+        async move { consensus.ask_leader(kind, Bytes::from_static(b"hello")).await }
+    };
+    assert_eq!(ask(cluster.node(leader), "echo").await, Err(AskError::Moved), "nobody answers yet");
+    for node in cluster.running() {
+        node.consensus().answer_asks(Arc::new(Echo(node.id)));
+    }
+    for id in [leader, follower] {
+        let told = ask(cluster.node(id), "echo").await.expect("answered");
+        assert_eq!(told, format!("{leader} heard {id}: echo hello"));
+        assert_eq!(ask(cluster.node(id), "riddle").await, Err(AskError::Moved), "a kind that is not known");
+    }
+    let long = cluster.node(follower).consensus().ask_leader("echo", vec![0; ASK_BYTES_MAX + 1].into()).await;
+    assert_eq!(long, Err(AskError::TooLong));
+
+    // The next leader answers as soon as it may, and one that hears no quorum does not.
+    cluster.node_mut(leader).stop().await;
+    let heir = cluster.leader().await;
+    let survivor = cluster.running().map(|node| node.id).find(|id| *id != heir).expect("two are left");
+    let told = timeout(SOON, async {
+        loop {
+            if let Ok(told) = ask(cluster.node(survivor), "echo").await {
+                return told;
+            }
+        }
+    });
+    assert_eq!(told.await.expect("in time"), format!("{heir} heard {survivor}: echo hello"));
+    cluster.node_mut(survivor).stop().await;
+    timeout(SOON, async { while ask(cluster.node(heir), "echo").await.is_ok() {} }).await.expect("it gives up in time");
+    cluster.node_mut(heir).stop().await;
+}

@@ -30,6 +30,7 @@ use super::say::BACKOFF_MIN;
 use super::survey::Survey;
 use super::watch::{Key, PlanSet, Watch};
 use crate::prober::{ProbeResult, TargetId, spread};
+use crate::reports::ProbeTally;
 
 /// A blindness longer than this makes everything unknown: what was seen before it says nothing about now.
 const FORGET_AFTER: Duration = Duration::from_secs(3);
@@ -75,6 +76,8 @@ pub(crate) struct Book {
     pub(super) backoff: Duration,
     /// No proposal before this.
     pub(super) not_before: LocalTime,
+    /// Where believed probes are counted.
+    tally: ProbeTally,
 }
 
 impl Book {
@@ -90,12 +93,19 @@ impl Book {
             awaiting: BTreeSet::new(),
             held_back: BTreeSet::new(),
             sight: Sight::Lost { since: now, forgot: true },
+            tally: ProbeTally::default(),
             trust: SelfTrust::default(),
             survey: None,
             surveys: 0,
             backoff: BACKOFF_MIN,
             not_before: now,
         }
+    }
+
+    /// Counts believed probes into `tally` from now on.
+    pub(crate) fn counting(mut self, tally: ProbeTally) -> Self {
+        self.tally = tally;
+        self
     }
 
     // -- What is watched --------------------------------------------------------------------------------------------
@@ -284,6 +294,7 @@ impl Book {
             Ok(Outcome::Failure { .. }) if lost => watch.disbelieve(prober),
             Ok(outcome) => {
                 // Believed: from here on it counts.
+                self.tally.count(key, watch.epoch, outcome);
                 let changed = watch.observe(prober, *check, outcome, result.timing.started, result.timing.ended);
                 if changed || !watch.settled {
                     self.dirty.insert(key.clone());

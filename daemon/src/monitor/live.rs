@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::consensus::{ConsensusConfig, Tuning};
+use crate::reports::ProbeTally;
 use crate::store::Store;
 
 /// Answers 200 until it is dropped; then its port is closed, as after kill -9.
@@ -85,7 +86,8 @@ async fn a_death_is_seen_agreed_and_taken_back() {
     };
     let consensus = Consensus::start(config, opened).await.expect("consensus");
     let shutdown = CancellationToken::new();
-    let monitor = tokio::spawn(run(1, ProbeConfig::default(), consensus.clone(), shutdown.clone()));
+    let probe = ProbeConfig::default();
+    let monitor = tokio::spawn(run(1, probe, consensus.clone(), ProbeTally::default(), shutdown.clone()));
 
     let announce = NodeAnnounce { node: 1, api: peer.clone(), peer, version: "test".to_owned() };
     commit(&consensus, Command::NodeAnnounce(announce)).await;

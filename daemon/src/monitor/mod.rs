@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Consensus, Leadership};
 use crate::prober::{Clock, LagMeter, Pace, ProbeConfig, Prober, ProberNews, Target, TargetId};
+use crate::reports::ProbeTally;
 use crate::store::Changed;
 use book::Book;
 use heard::{Patience, Unsaid, say};
@@ -78,11 +79,17 @@ impl Probing for Prober {
 }
 
 /// Probes every instance and proposes what this node holds of it, until told to stop.
-pub(crate) async fn run(node_id: NodeId, probe: ProbeConfig, consensus: Consensus, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    node_id: NodeId,
+    probe: ProbeConfig,
+    consensus: Consensus,
+    tally: ProbeTally,
+    shutdown: CancellationToken,
+) {
     let clock = Clock;
     let lag = LagMeter::start(clock);
     let monitor = Monitor {
-        book: Book::new(node_id, clock.now()),
+        book: Book::new(node_id, clock.now()).counting(tally),
         prober: Prober::start(clock, lag.clone(), &probe),
         clock,
         lag,

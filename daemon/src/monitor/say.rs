@@ -114,6 +114,7 @@ impl Book {
         let instance = state.instance(&key.0, &key.1).filter(|instance| instance.epoch == watch.epoch)?;
         let committed = instance.verdicts.get(&self.node).map_or(Verdict::Unknown, |record| record.verdict);
         watch.note_committed(committed, now);
+        watch.tick(now);
         let unheard = watch.unheard_too_long(now);
         if unheard && watch.detector().verdict() != Verdict::Unknown {
             // Everything is to be earned again, by probes that can be believed.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::detector::{CheckSet, Detector, Observation, Rule};
+use baton_core::detector::{Detector, ERROR_RATE, Observation, ProbeDetector, Rule};
 use baton_core::id::{InstanceId, Revision, ServiceName};
 use baton_core::policy::{Address, Check, Combine, ErrorRate, RecoveryStrategy, Spec};
 use baton_core::probe::{Evidence, LocalTime, Outcome, Verdict};
@@ -86,14 +86,16 @@ impl PlanSet {
     }
 
     /// A detector that has seen nothing.
-    fn detector(&self) -> CheckSet {
-        CheckSet::new(self.plans.iter().map(|plan| Rule {
+    fn detector(&self) -> ProbeDetector {
+        let Judging { combine, error_rate, extra } = &self.judging;
+        let rule = |plan: &Arc<CheckPlan>| Rule {
             check: plan.name.clone(),
             connect_only: matches!(plan.kind, PlanKind::Tcp),
             rise: plan.rise,
             fall: plan.fall,
-            extra: self.judging.extra,
-        }))
+            extra: *extra,
+        };
+        ProbeDetector::new(self.plans.iter().map(rule), *combine, error_rate)
     }
 }
 
@@ -106,7 +108,7 @@ pub(crate) struct Watch {
     pub(crate) plans: Arc<PlanSet>,
     /// The prober's targets, in the order of the checks.
     targets: Vec<TargetId>,
-    detector: CheckSet,
+    detector: ProbeDetector,
     /// When it was first asked for how long nothing was heard, since the watch began or all was forgotten.
     asked: Option<LocalTime>,
     /// When the last believed probe of each check began.
@@ -167,7 +169,7 @@ impl Watch {
     }
 
     /// What the detectors hold.
-    pub(crate) fn detector(&self) -> &CheckSet {
+    pub(crate) fn detector(&self) -> &ProbeDetector {
         &self.detector
     }
 
@@ -258,9 +260,22 @@ impl Watch {
         match self.detector.verdict() {
             Verdict::Up | Verdict::Unknown => self.heard.iter().all(fresh),
             Verdict::Suspect | Verdict::Down => {
-                let deciding = self.detector.evidence(now).check;
-                self.plans.plans.iter().zip(&self.failed).any(|(plan, failed)| plan.name == deciding && fresh(failed))
+                let deciding = self.deciding(now);
+                let decides = |plan: &CheckPlan| deciding.as_ref().is_none_or(|deciding| plan.name == *deciding);
+                self.plans.plans.iter().zip(&self.failed).any(|(plan, failed)| decides(plan) && fresh(failed))
             }
+        }
+    }
+
+    /// The check that decides against it; none where all of them do, by their error rate.
+    fn deciding(&self, now: LocalTime) -> Option<String> {
+        Some(self.detector.evidence(now).check).filter(|check| check != ERROR_RATE)
+    }
+
+    /// Lets time pass: a window empties.
+    pub(crate) fn tick(&mut self, now: LocalTime) {
+        if self.detector.tick(now).is_some() {
+            self.failing_since = self.is_failing().then(|| self.failing_since.unwrap_or(now));
         }
     }
 
@@ -270,7 +285,7 @@ impl Watch {
         // A silent check says nothing against one that was heard and accuses.
         let deciding = match self.detector.verdict() {
             Verdict::Up | Verdict::Unknown => None,
-            Verdict::Suspect | Verdict::Down => Some(self.detector.evidence(now).check),
+            Verdict::Suspect | Verdict::Down => self.deciding(now),
         };
         let asked_of = |plan: &CheckPlan| deciding.as_ref().is_none_or(|deciding| plan.name == *deciding);
         self.plans.plans.iter().zip(&self.heard).filter(|(plan, _)| asked_of(plan)).any(|(plan, heard)| {

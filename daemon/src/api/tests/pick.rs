@@ -149,7 +149,8 @@ async fn many_who_ask_at_once_get_no_more_trials_than_there_are() {
     let apis: Vec<ApiState> = (0..4)
         .map(|_| {
             let metrics = PrometheusBuilder::new().build_recorder().handle();
-            ApiState::new(node.state.consensus.clone(), metrics, [], node.shutdown.clone())
+            let consensus = node.state.consensus.clone();
+            ApiState::new(consensus, node.state.reports.clone(), metrics, [], node.shutdown.clone())
         })
         .collect();
     let answers = join_all((0..40).map(async |at| {

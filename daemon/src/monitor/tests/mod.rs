@@ -14,6 +14,9 @@ use baton_core::probe::{Distrust, Evidence, FailureClass, Health, LocalTime, Out
 use baton_core::state::{Change, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
+mod assignment;
+mod sight;
+
 use super::Probing;
 use super::book::Book;
 use super::say::REPORTS_MAX;
@@ -74,10 +77,20 @@ fn bad() -> Outcome {
 impl World {
     /// Three nodes of which this is the first, one service with one HTTP check, and these instances.
     fn new(instances: &[&str]) -> Self {
+        let mut world = Self::of_nodes(3);
+        world.service(vec![Check::of(CheckKind::Http)]);
+        for instance in instances {
+            world.instance(instance, "127.0.0.1:80");
+        }
+        world
+    }
+
+    /// So many nodes of which this is the first.
+    fn of_nodes(nodes: u64) -> Self {
         let now = LocalTime(Duration::ZERO);
         let mut world =
             Self { state: State::default(), index: 0, now: 0, book: Book::new(ME, now), prober: Notes::default() };
-        for node in 1..=3 {
+        for node in 1..=nodes {
             let address = |port: u64| format!("127.0.0.1:{}", port + node);
             world.commit(Command::NodeAnnounce(NodeAnnounce {
                 node,
@@ -85,10 +98,6 @@ impl World {
                 peer: address(7_500),
                 version: "1".to_owned(),
             }));
-        }
-        world.service(vec![Check::of(CheckKind::Http)]);
-        for instance in instances {
-            world.instance(instance, "127.0.0.1:80");
         }
         world.book.look_again(now, &mut world.prober);
         world
@@ -107,7 +116,11 @@ impl World {
     }
 
     fn service(&mut self, checks: Vec<Check>) {
-        let spec = Box::new(Spec { checks, ..Spec::default() });
+        self.spec(Spec { checks, ..Spec::default() });
+    }
+
+    fn spec(&mut self, spec: Spec) {
+        let spec = Box::new(spec);
         let put = ServicePut { service: name("web"), spec, if_generation: None, actor: "test".to_owned() };
         self.commit(Command::ServicePut(put));
     }

@@ -1,0 +1,471 @@
+//! The judge's book: what the leader holds of each instance from calls and heartbeats, and what must be proposed.
+//!
+//! A plain state machine, as the monitor's book is. What nodes tell and changes of the state come in; answers and commands
+//! go out. It is driven by levels: what the detectors hold is compared with what is committed, so that a lost proposal, a
+//! lost event or another leader heals by itself. A new leader begins with an empty book. It takes nothing back that its
+//! predecessor had committed before it has listened for as long as that could be based on, and it misses nobody before a
+//! full deadline has passed under its own eyes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use baton_client::view::{HeartbeatAnswer, Role};
+use baton_core::command::{BreakerTried, BreakerTrip, Command, Judgement, JudgementsRecord};
+use baton_core::detector::Heartbeat;
+use baton_core::id::{InstanceId, NodeId, ServiceName};
+use baton_core::policy::Liveness;
+use baton_core::probe::{LocalTime, Verdict};
+use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
+use baton_core::time::ClusterTime;
+
+use super::counts::Counts;
+use super::watched::{BreakerWish, Fate, Watched};
+use crate::reports::wire::{Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, SliceOf, TotalsAsk};
+
+/// The most judgements in one command: a log entry of a few hundred kilobytes at most.
+pub(super) const JUDGEMENTS_MAX: usize = 500;
+
+/// How long an accepted proposal may take to be seen in this node's own state before it is made again.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+
+/// The first wait after a proposal failed, and the longest; each failure doubles it.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// An instance by its names.
+pub(super) type Key = (ServiceName, InstanceId);
+
+/// Waits that grow from failure to failure.
+#[derive(Clone, Copy, Debug)]
+struct Backoff(Duration);
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        wait
+    }
+
+    fn over(&mut self) {
+        self.0 = BACKOFF_MIN;
+    }
+}
+
+/// What the leader holds.
+#[derive(Debug)]
+pub(super) struct Book {
+    watched: BTreeMap<ServiceName, BTreeMap<InstanceId, Watched>>,
+    counts: Counts,
+    /// Which telling of calls each node made last, and in which of its starts.
+    heard: BTreeMap<NodeId, (u64, u64)>,
+    /// When silence alone changes something.
+    alarms: BTreeSet<(LocalTime, Key)>,
+    /// To be compared with what is committed.
+    dirty: BTreeSet<Key>,
+    /// Proposed, not yet found committed.
+    awaiting: BTreeSet<Key>,
+    /// Their breakers may have to be moved.
+    breakers: BTreeSet<Key>,
+    backoff: Backoff,
+    not_before: LocalTime,
+    breaker_backoff: Backoff,
+}
+
+impl Book {
+    /// An empty book, of a leader that has just begun.
+    pub(super) fn new(now: LocalTime) -> Self {
+        Self {
+            watched: BTreeMap::new(),
+            counts: Counts::default(),
+            heard: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
+            breakers: BTreeSet::new(),
+            backoff: Backoff(BACKOFF_MIN),
+            not_before: now,
+            breaker_backoff: Backoff(BACKOFF_MIN),
+        }
+    }
+
+    // -- What is watched --------------------------------------------------------------------------------------------
+
+    /// Compares everything: at the start, and when changes were missed.
+    pub(super) fn rescan(&mut self, state: &State, now: LocalTime) {
+        let gone = |(name, id): &Key| state.instance(name, id).is_none();
+        let known = self.watched.iter().flat_map(|(name, held)| held.keys().map(|id| (name.clone(), id.clone())));
+        for key in known.filter(gone).collect::<Vec<_>>() {
+            self.instance_gone(&key);
+        }
+        for service in state.services.values() {
+            for instance in service.instances.values() {
+                self.instance_changed(service, instance, now);
+            }
+        }
+        self.counts.prune(state);
+    }
+
+    /// Takes note of what changed in the state.
+    pub(super) fn changed(&mut self, state: &State, changes: &BTreeSet<Change>, now: LocalTime) {
+        for change in changes {
+            match change {
+                Change::Meta | Change::Transition(_) | Change::Node(_) => {}
+                Change::Service(name) => self.service_changed(state, name, now),
+                Change::Instance(name, id) => match (state.service(name), state.instance(name, id)) {
+                    (Some(service), Some(instance)) => self.instance_changed(service, instance, now),
+                    (Some(_), None) | (None, _) => self.instance_gone(&(name.clone(), id.clone())),
+                },
+            }
+        }
+    }
+
+    /// Another spec concerns all that are watched; a service that is gone has none.
+    fn service_changed(&mut self, state: &State, name: &ServiceName, now: LocalTime) {
+        let Some(held) = self.watched.get(name) else { return };
+        let ids: Vec<InstanceId> = held.keys().cloned().collect();
+        for id in ids {
+            match (state.service(name), state.instance(name, &id)) {
+                (Some(service), Some(instance)) => self.instance_changed(service, instance, now),
+                (Some(_), None) | (None, _) => self.instance_gone(&(name.clone(), id)),
+            }
+        }
+    }
+
+    fn instance_changed(&mut self, service: &Service, instance: &Instance, now: LocalTime) {
+        let key = (service.name.clone(), instance.id.clone());
+        let held = self.watched.get_mut(&service.name).and_then(|held| held.get_mut(&instance.id));
+        let needed = match held {
+            Some(watched) => {
+                self.alarms.remove(&(alarm_of(watched), key.clone()));
+                watched.follow(&service.spec, instance, now);
+                watched.is_needed(instance)
+            }
+            None => {
+                let needed = instance.registration.liveness == Liveness::Heartbeat || !instance.judged.is_empty();
+                if needed {
+                    self.watch(service, instance, now);
+                }
+                needed
+            }
+        };
+        if needed {
+            self.set_alarm(&key, now);
+            self.breakers.insert(key.clone());
+            self.dirty.insert(key);
+        } else {
+            self.instance_gone(&key);
+        }
+    }
+
+    fn watch(&mut self, service: &Service, instance: &Instance, now: LocalTime) -> &mut Watched {
+        let held = self.watched.entry(service.name.clone()).or_default();
+        held.entry(instance.id.clone()).or_insert_with(|| Watched::begin(&service.spec, instance, now))
+    }
+
+    fn instance_gone(&mut self, key: &Key) {
+        let Some(held) = self.watched.get_mut(&key.0) else { return };
+        if let Some(watched) = held.remove(&key.1) {
+            self.alarms.remove(&(alarm_of(&watched), key.clone()));
+        }
+        if held.is_empty() {
+            self.watched.remove(&key.0);
+        }
+        self.dirty.remove(key);
+        self.awaiting.remove(key);
+        self.breakers.remove(key);
+    }
+
+    fn get(&mut self, key: &Key) -> Option<&mut Watched> {
+        self.watched.get_mut(&key.0)?.get_mut(&key.1)
+    }
+
+    /// Sets the alarm of an instance whose silence counts. It has none set.
+    fn set_alarm(&mut self, key: &Key, now: LocalTime) {
+        let Some(watched) = self.watched.get_mut(&key.0).and_then(|held| held.get_mut(&key.1)) else { return };
+        let wake = watched.next_change(now);
+        if let Some(beats) = &mut watched.beats {
+            beats.wake = wake;
+        }
+        if let Some(wake) = wake {
+            self.alarms.insert((wake, key.clone()));
+        }
+    }
+
+    // -- What is heard ----------------------------------------------------------------------------------------------
+
+    /// Takes note of calls that a node tells of.
+    pub(super) fn calls(&mut self, state: &State, from: NodeId, ask: &CallsAsk, now: LocalTime) -> CallsAnswer {
+        let mut answer = CallsAnswer::default();
+        let heard = self.heard.entry(from).or_default();
+        if heard.0 == ask.boot && ask.number <= heard.1 {
+            // Heard before: only the answer was lost.
+            return answer;
+        }
+        *heard = (ask.boot, ask.number);
+        for SliceOf { service, instance, epoch, generation, slice } in &ask.slices {
+            let known = state.service(service).zip(state.instance(service, instance)).filter(|(_, instance)| {
+                // A generation that never was is no better than one that is over.
+                instance.epoch == *epoch && generation.is_none_or(|named| named == instance.breaker.generation)
+            });
+            let Some((service, instance)) = known else {
+                answer.late += slice.calls();
+                continue;
+            };
+            let watched = self.watch(service, instance, now);
+            watched.observe_calls(&instance.breaker, slice, now);
+            let key = (service.name.clone(), instance.id.clone());
+            self.breakers.insert(key.clone());
+            self.dirty.insert(key);
+        }
+        answer
+    }
+
+    /// Takes note of a heartbeat, at `at` by the decision clock.
+    pub(super) fn beat(&mut self, state: &State, beat: &Beat, now: LocalTime, at: ClusterTime) -> BeatAnswer {
+        let Some(service) = state.service(&beat.service) else { return BeatAnswer::NoSuchService };
+        let Some(instance) = service.instances.get(&beat.instance) else { return BeatAnswer::NoSuchInstance };
+        match instance.registration.liveness {
+            Liveness::Probe => return BeatAnswer::NotHeartbeat,
+            Liveness::Heartbeat if instance.session.as_ref() != Some(&beat.session) => {
+                return BeatAnswer::UnknownSession;
+            }
+            Liveness::Heartbeat => {}
+        }
+        let key = (service.name.clone(), instance.id.clone());
+        let watched = self.watch(service, instance, now);
+        let alarm = alarm_of(watched);
+        // The news of a new session may come later than its first heartbeat.
+        watched.follow(&service.spec, instance, now);
+        watched.observe_beat(Heartbeat { state: beat.state }, now);
+        let differs = watched.verdict(Source::Heartbeats) != committed(instance, Source::Heartbeats);
+        self.alarms.remove(&(alarm, key.clone()));
+        self.set_alarm(&key, now);
+        if differs {
+            self.dirty.insert(key);
+        }
+        BeatAnswer::Taken(HeartbeatAnswer {
+            role: Role::of(service, instance, at),
+            token: service.active_token().filter(|_| service.is_active(&instance.id)),
+            phase: service.assignment.phase,
+        })
+    }
+
+    /// Takes note of what a node has counted.
+    pub(super) fn totals(&mut self, state: &State, from: NodeId, told: TotalsAsk) {
+        self.counts.told(state, from, told);
+    }
+
+    /// What is counted of a service's instances.
+    pub(super) fn counts(&self, state: &State, service: &ServiceName) -> CountsAnswer {
+        self.counts.of(state, service)
+    }
+
+    /// Lets time pass for windows: some may have emptied.
+    pub(super) fn sweep(&mut self, now: LocalTime) {
+        for (name, held) in &mut self.watched {
+            for (id, watched) in held {
+                if watched.tick_calls(now) {
+                    self.dirty.insert((name.clone(), id.clone()));
+                }
+            }
+        }
+    }
+
+    /// When the next silence is too long.
+    pub(super) fn alarm(&self) -> Option<LocalTime> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Looks at those whose silence is too long by now.
+    pub(super) fn ring(&mut self, now: LocalTime) {
+        while self.alarms.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.alarms.pop_first()
+        {
+            let Some(watched) = self.get(&key) else { continue };
+            let changed = watched.tick_beats(now);
+            // One millisecond at least: an alarm that changed nothing must not ring for ever.
+            let next = watched.next_change(now).map(|at| at.max(now.plus(Duration::from_millis(1))));
+            if let Some(beats) = &mut watched.beats {
+                beats.wake = next;
+            }
+            if let Some(next) = next {
+                self.alarms.insert((next, key.clone()));
+            }
+            if changed {
+                self.dirty.insert(key);
+            }
+        }
+    }
+
+    /// The leader itself stood still or was cut off: a silence until `now` may be its own.
+    pub(super) fn forgive(&mut self, now: LocalTime) {
+        self.alarms.clear();
+        let mut heartbeating = Vec::new();
+        for (name, held) in &mut self.watched {
+            for (id, watched) in held.iter_mut().filter(|(_, watched)| watched.beats.is_some()) {
+                watched.forgive(now);
+                heartbeating.push((name.clone(), id.clone()));
+            }
+        }
+        for key in heartbeating {
+            self.set_alarm(&key, now);
+            self.dirty.insert(key);
+        }
+    }
+
+    // -- What is said -----------------------------------------------------------------------------------------------
+
+    /// Compares everything that is held with what is committed, at the next proposal.
+    pub(super) fn compare_all(&mut self) {
+        for (name, held) in &self.watched {
+            self.dirty.extend(held.keys().map(|id| (name.clone(), id.clone())));
+        }
+        self.breakers.extend(self.dirty.iter().cloned());
+    }
+
+    /// When there may be judgements to propose, if there may be.
+    pub(super) fn wants_to_judge(&self) -> Option<LocalTime> {
+        (!self.dirty.is_empty()).then_some(self.not_before)
+    }
+
+    /// The judgements that differ from what is committed, at most [`JUDGEMENTS_MAX`] at once.
+    pub(super) fn judgements(&mut self, state: &State, now: LocalTime) -> Option<JudgementsRecord> {
+        let mut judgements = Vec::new();
+        while judgements.len() < JUDGEMENTS_MAX
+            && let Some(key) = self.dirty.pop_first()
+        {
+            let before = judgements.len();
+            if let Some(instance) = state.instance(&key.0, &key.1)
+                && let Some(watched) = self.get(&key)
+            {
+                for (_, source) in Source::ALL {
+                    judgements.extend(judgement(watched, &key, instance, *source, now));
+                }
+                if watched.sent.is_empty() {
+                    self.awaiting.remove(&key);
+                } else {
+                    self.awaiting.insert(key);
+                }
+            }
+            debug_assert!(judgements.len() <= before + Source::ALL.len(), "one a source");
+        }
+        (!judgements.is_empty()).then_some(JudgementsRecord { judgements })
+    }
+
+    /// The last judgements were accepted.
+    pub(super) fn judged(&mut self) {
+        self.backoff.over();
+    }
+
+    /// The last judgements were not accepted, or may not have been: what is held then is said a little later.
+    pub(super) fn not_judged(&mut self, now: LocalTime) {
+        self.not_before = now.plus(self.backoff.next());
+        for key in std::mem::take(&mut self.awaiting) {
+            if let Some(watched) = self.get(&key) {
+                watched.sent.clear();
+                self.dirty.insert(key);
+            }
+        }
+    }
+
+    /// Compares again what was proposed a while ago and has not been seen since.
+    pub(super) fn compare_overdue(&mut self, now: LocalTime) {
+        for key in std::mem::take(&mut self.awaiting) {
+            let Some(watched) = self.get(&key) else { continue };
+            let overdue = watched.sent.values().any(|(_, at)| now.since(*at) >= CONFIRM_WITHIN);
+            if overdue {
+                self.dirty.insert(key)
+            } else {
+                self.awaiting.insert(key)
+            };
+        }
+    }
+
+    /// The breakers that must be moved, at most so many, with the generation that was seen.
+    pub(super) fn breaker_commands(&mut self, state: &State, now: LocalTime, most: usize) -> Vec<(Key, u64, Command)> {
+        let mut commands = Vec::new();
+        let mut later = Vec::new();
+        while commands.len() < most
+            && let Some(key) = self.breakers.pop_first()
+        {
+            let Some(instance) = state.instance(&key.0, &key.1) else { continue };
+            let Some(calls) = self.get(&key).and_then(|watched| watched.calls.as_mut()) else { continue };
+            // What is known of the state may be older than the state.
+            calls.follow(&instance.breaker, now);
+            match calls.wish(now) {
+                Ok(None) => {}
+                Ok(Some((generation, wish))) => {
+                    let (service, instance) = key.clone();
+                    let command = match wish {
+                        BreakerWish::Trip(numbers) => {
+                            Command::BreakerTrip(BreakerTrip { service, instance, generation, numbers })
+                        }
+                        BreakerWish::Tried(numbers) => {
+                            Command::BreakerTried(BreakerTried { service, instance, generation, numbers })
+                        }
+                    };
+                    commands.push((key, generation, command));
+                }
+                // Looked at again at the next turn, which is soon.
+                Err(_) => later.push(key),
+            }
+        }
+        self.breakers.extend(later);
+        commands
+    }
+
+    /// What was asked of a breaker in `generation` was answered.
+    pub(super) fn breaker_answered(&mut self, key: Key, generation: u64, fate: Fate, now: LocalTime) {
+        let wait = match fate {
+            Fate::Done => {
+                self.breaker_backoff.over();
+                Duration::ZERO
+            }
+            Fate::Undone | Fate::Unknown => self.breaker_backoff.next(),
+        };
+        if let Some(calls) = self.get(&key).and_then(|watched| watched.calls.as_mut()) {
+            calls.answered(generation, fate, wait, now);
+            if fate != Fate::Done {
+                calls.wait(now.plus(wait));
+            }
+            self.breakers.insert(key);
+        }
+    }
+}
+
+/// Where an instance's alarm stands.
+fn alarm_of(watched: &Watched) -> LocalTime {
+    watched.beats.as_ref().and_then(|beats| beats.wake).unwrap_or_default()
+}
+
+fn committed(instance: &Instance, source: Source) -> Verdict {
+    instance.judged.get(&source).map_or(Verdict::Unknown, |record| record.verdict)
+}
+
+/// What must be said of one instance by one source, if anything.
+fn judgement(
+    watched: &mut Watched,
+    key: &Key,
+    instance: &Instance,
+    source: Source,
+    now: LocalTime,
+) -> Option<Judgement> {
+    // In maintenance nothing is judged; coming out of it is another epoch.
+    if instance.admin.state == AdminState::Maintenance {
+        watched.sent.clear();
+        return None;
+    }
+    let verdict = watched.verdict(source);
+    let settled = verdict == committed(instance, source);
+    if settled || (verdict == Verdict::Unknown && !watched.may_take_back(source, now)) {
+        watched.sent.remove(&source);
+        return None;
+    }
+    if watched.sent.get(&source).is_some_and(|(sent, at)| *sent == verdict && now.since(*at) < CONFIRM_WITHIN) {
+        return None;
+    }
+    watched.sent.insert(source, (verdict, now));
+    let evidence = watched.evidence(source, now);
+    let (service, instance_id) = key.clone();
+    Some(Judgement { service, instance: instance_id, epoch: instance.epoch, source, verdict, evidence })
+}

@@ -1,0 +1,404 @@
+//! The leader's judge: what clients report and instances say comes in from every node, and goes out as judgements and as
+//! what becomes of breakers. The deciding is in `book`; here is only the loop that carries news to it and proposals from
+//! it. Each node runs the loop, and only the leader judges. Nothing outlives a term.
+
+mod book;
+mod counts;
+mod watched;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use baton_core::command::{Command, Reply};
+use baton_core::id::NodeId;
+use baton_core::probe::{LocalTime, Verdict};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde::Serialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::{Answers, Consensus, Leadership, ProposeError};
+use crate::prober::Clock;
+use crate::reports::wire::{self, CallsAsk, CountsAsk, HeartbeatsAnswer, HeartbeatsAsk, TotalsAsk};
+use crate::store::Changed;
+use book::{Book, Key};
+use watched::Fate;
+
+/// Questions that may wait. Each node sends some dozens a second.
+const QUEUE: usize = 1_024;
+
+/// How long judgements are gathered before they are proposed: many instances fail together.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How often the judge looks at the clock, whatever happens: windows empty, and it must notice that it stood still.
+const TURN_EVERY: Duration = Duration::from_millis(100);
+
+/// A turn that comes later than this means that the judge itself stood still, and a silence without a quorum that is
+/// longer, that it was cut off: whoever was not heard meanwhile is forgiven.
+const STALL_MAX: Duration = Duration::from_millis(400);
+
+/// How often everything is compared with what is committed, whatever the changes told.
+const COMPARE_ALL_EVERY: Duration = Duration::from_secs(5);
+
+/// Before it accuses, the leader makes sure that its quorum hears it, and gives that so long; twice as long after each time
+/// in vain.
+const HEARD_WITHIN: Duration = Duration::from_millis(300);
+const HEARD_WITHIN_MAX: Duration = Duration::from_millis(2_400);
+
+/// Commands about breakers under way at once.
+const BREAKERS_IN_FLIGHT: usize = 64;
+
+/// What a node asks of the leader's judge, understood.
+#[derive(Debug)]
+enum Asked {
+    Calls(CallsAsk),
+    Totals(TotalsAsk),
+    Heartbeats(HeartbeatsAsk),
+    Counts(CountsAsk),
+}
+
+#[derive(Debug)]
+struct Question {
+    from: NodeId,
+    asked: Asked,
+    answer: oneshot::Sender<Bytes>,
+}
+
+/// The way in for questions, from whatever node.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    queue: mpsc::Sender<Question>,
+}
+
+/// The end that judges.
+#[derive(Debug)]
+pub(crate) struct JudgeTask {
+    consensus: Consensus,
+    questions: mpsc::Receiver<Question>,
+}
+
+/// The judge's two ends.
+pub(crate) fn new(consensus: Consensus) -> (Judge, JudgeTask) {
+    let (queue, questions) = mpsc::channel(QUEUE);
+    (Judge { queue }, JudgeTask { consensus, questions })
+}
+
+impl Answers for Judge {
+    fn answer(&self, from: NodeId, kind: &str, body: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        // Read here, in the task of whoever asks: the judge's own loop has better things to do.
+        let asked = match kind {
+            wire::CALLS => serde_json::from_slice(&body).map(Asked::Calls),
+            wire::TOTALS => serde_json::from_slice(&body).map(Asked::Totals),
+            wire::HEARTBEATS => serde_json::from_slice(&body).map(Asked::Heartbeats),
+            wire::COUNTS => serde_json::from_slice(&body).map(Asked::Counts),
+            other => {
+                tracing::warn!(from, kind = other, "a node asks the leader what this version does not know");
+                return futures_util::future::ready(None).boxed();
+            }
+        };
+        let queue = self.queue.clone();
+        let kind = kind.to_owned();
+        async move {
+            let asked = asked
+                .inspect_err(|error| tracing::warn!(from, kind, %error, "a node's question does not parse"))
+                .ok()?;
+            let (answer, answered) = oneshot::channel();
+            queue.try_send(Question { from, asked, answer }).ok()?;
+            answered.await.ok()
+        }
+        .boxed()
+    }
+}
+
+impl JudgeTask {
+    /// Judges while this node leads, until told to stop.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut leadership = self.consensus.leadership();
+        loop {
+            let leads = tokio::select! {
+                () = shutdown.cancelled() => return,
+                leads = leadership.wait_for(|leadership| leadership.is_leader) => match leads {
+                    Ok(leads) => leads.clone(),
+                    Err(_) => return,
+                },
+            };
+            // What was asked of an earlier term is answered by nobody.
+            while self.questions.try_recv().is_ok() {}
+            Tenure::new(self.consensus.clone(), &leads).run(&mut self.questions, &mut leadership, &shutdown).await;
+        }
+    }
+}
+
+/// Why judgements were not recorded.
+#[derive(Debug, thiserror::Error)]
+enum Unsaid {
+    /// The quorum did not hear this node when it was about to accuse.
+    #[error("no quorum heard this leader before it could accuse anybody")]
+    Unheard,
+    /// They were proposed in vain.
+    #[error(transparent)]
+    Failed(#[from] ProposeError),
+}
+
+type BreakerOutcome = (Key, u64, Result<Reply, ProposeError>);
+
+/// One term as leader. Nothing of it outlives the term.
+struct Tenure {
+    consensus: Consensus,
+    term: u64,
+    clock: Clock,
+    book: Book,
+    /// When the loop last turned.
+    turned: LocalTime,
+    swept: LocalTime,
+    compared_all: LocalTime,
+    /// The one proposal of judgements under way.
+    proposal: Option<BoxFuture<'static, Result<Reply, Unsaid>>>,
+    speak_at: Option<LocalTime>,
+    patience: Duration,
+}
+
+impl Tenure {
+    fn new(consensus: Consensus, leads: &Leadership) -> Self {
+        let clock = Clock;
+        let now = clock.now();
+        Self {
+            consensus,
+            term: leads.term,
+            clock,
+            book: Book::new(now),
+            turned: now,
+            swept: now,
+            compared_all: now,
+            proposal: None,
+            speak_at: None,
+            patience: HEARD_WITHIN,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        questions: &mut mpsc::Receiver<Question>,
+        leadership: &mut watch::Receiver<Leadership>,
+        shutdown: &CancellationToken,
+    ) {
+        // Subscribed before the first look, so that nothing falls between.
+        let mut changes = self.consensus.reader().changes();
+        self.rescan();
+        let mut breakers: FuturesUnordered<BoxFuture<'static, BreakerOutcome>> = FuturesUnordered::new();
+        let mut turn = interval(TURN_EVERY);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.look_at_itself();
+            self.move_breakers(&mut breakers);
+            self.plan_to_speak();
+            let now = self.clock.now();
+            let speak = self.speak_at.map(|at| at.since(now));
+            let alarm = self.book.alarm().map(|at| at.since(now));
+            let proposal = self.proposal.as_mut();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = leads_no_longer(leadership, self.term) => return,
+                question = questions.recv() => match question {
+                    Some(question) => self.answer(question),
+                    None => return,
+                },
+                changed = changes.recv() => match changed {
+                    Ok(Changed::Objects(changed)) => {
+                        let view = self.consensus.reader().view();
+                        self.book.changed(&view.state, &changed, self.clock.now());
+                    }
+                    Ok(Changed::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => self.rescan(),
+                    Err(RecvError::Closed) => return,
+                },
+                _ = turn.tick() => self.turn(),
+                () = sleep(alarm) => self.ring(),
+                answer = finished(proposal) => {
+                    self.proposal = None;
+                    self.take_answer(answer);
+                }
+                Some((key, generation, outcome)) = breakers.next(), if !breakers.is_empty() => {
+                    self.breaker_answered(key, generation, &outcome);
+                }
+                () = sleep(speak) => self.speak(),
+            }
+        }
+    }
+
+    fn rescan(&mut self) {
+        let view = self.consensus.reader().view();
+        self.book.rescan(&view.state, self.clock.now());
+        self.book.compare_all();
+    }
+
+    /// Whether this leader may hold anybody's silence against them. Asked before anything else, at every turn: whoever
+    /// wakes up after a stop must not begin by accusing.
+    fn look_at_itself(&mut self) {
+        let now = self.clock.now();
+        let stood_still = now.since(self.turned);
+        self.turned = now;
+        if stood_still > TURN_EVERY + STALL_MAX {
+            tracing::warn!(?stood_still, "the judge stood still: nobody's silence counts until now");
+            self.book.forgive(now);
+        }
+    }
+
+    fn turn(&mut self) {
+        let now = self.clock.now();
+        if self.consensus.staleness().is_none_or(|silence| silence > STALL_MAX) {
+            // The nodes that were told of heartbeats may not have reached this one.
+            self.book.forgive(now);
+        }
+        if now.since(self.swept) >= TURN_EVERY {
+            self.swept = now;
+            self.book.sweep(now);
+            self.book.compare_overdue(now);
+        }
+        if now.since(self.compared_all) >= COMPARE_ALL_EVERY {
+            self.compared_all = now;
+            self.rescan();
+        }
+    }
+
+    fn ring(&mut self) {
+        // Checked once more: the alarm itself may be what the stop delayed.
+        self.look_at_itself();
+        self.book.ring(self.clock.now());
+    }
+
+    fn answer(&mut self, question: Question) {
+        let Question { from, asked, answer } = question;
+        let view = self.consensus.reader().view();
+        let now = self.clock.now();
+        let told = match asked {
+            Asked::Calls(ask) => encoded(&self.book.calls(&view.state, from, &ask, now)),
+            Asked::Totals(told) => {
+                self.book.totals(&view.state, from, told);
+                Some(Bytes::new())
+            }
+            Asked::Heartbeats(ask) => {
+                let at = self.consensus.now().time;
+                let answers = ask.beats.iter().map(|beat| self.book.beat(&view.state, beat, now, at)).collect();
+                encoded(&HeartbeatsAnswer { answers })
+            }
+            Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask.service)),
+        };
+        if let Some(told) = told {
+            // Whoever no longer waits needs no answer.
+            let _ = answer.send(told);
+        }
+    }
+
+    fn move_breakers(&mut self, under_way: &mut FuturesUnordered<BoxFuture<'static, BreakerOutcome>>) {
+        let room = BREAKERS_IN_FLIGHT.saturating_sub(under_way.len());
+        let view = self.consensus.reader().view();
+        for (key, generation, command) in self.book.breaker_commands(&view.state, self.clock.now(), room) {
+            let consensus = self.consensus.clone();
+            under_way.push(async move { (key, generation, consensus.propose(command).await) }.boxed());
+        }
+    }
+
+    fn breaker_answered(&mut self, key: Key, generation: u64, outcome: &Result<Reply, ProposeError>) {
+        let fate = match outcome {
+            Ok(Ok(_)) => Fate::Done,
+            Ok(Err(refusal)) => {
+                tracing::debug!(%refusal, "a breaker was not moved");
+                Fate::Done
+            }
+            Err(ProposeError::NoLeader | ProposeError::Overloaded | ProposeError::Stopped) => Fate::Undone,
+            Err(ProposeError::Unknown | ProposeError::Unencodable) => Fate::Unknown,
+        };
+        self.book.breaker_answered(key, generation, fate, self.clock.now());
+    }
+
+    /// Sets the time of the next proposal: a moment after the first thing to say came up, and not before the last one is
+    /// answered.
+    fn plan_to_speak(&mut self) {
+        self.speak_at = match (&self.proposal, self.book.wants_to_judge()) {
+            (None, Some(from)) => Some(self.speak_at.unwrap_or_else(|| self.clock.now().plus(GATHER)).max(from)),
+            (Some(_), _) | (None, None) => None,
+        };
+    }
+
+    fn speak(&mut self) {
+        self.speak_at = None;
+        let view = self.consensus.reader().view();
+        let Some(record) = self.book.judgements(&view.state, self.clock.now()) else { return };
+        let said = u64::try_from(record.judgements.len()).unwrap_or(u64::MAX);
+        metrics::counter!("baton_judgements_proposed_total").increment(said);
+        let accuses = record.judgements.iter().any(|judgement| match judgement.verdict {
+            Verdict::Suspect | Verdict::Down => true,
+            Verdict::Up | Verdict::Unknown => false,
+        });
+        let (consensus, patience) = (self.consensus.clone(), self.patience);
+        self.proposal = Some(
+            async move {
+                // A leader that is cut off hears nobody. So the quorum must hear it after what it did not hear.
+                if accuses && !matches!(tokio::time::timeout(patience, consensus.barrier()).await, Ok(Ok(()))) {
+                    return Err(Unsaid::Unheard);
+                }
+                Ok(consensus.propose(Command::JudgementsRecord(record)).await?)
+            }
+            .boxed(),
+        );
+    }
+
+    fn take_answer(&mut self, answer: Result<Reply, Unsaid>) {
+        let now = self.clock.now();
+        match answer {
+            Ok(Ok(_)) => {
+                self.patience = HEARD_WITHIN;
+                self.book.judged();
+            }
+            Ok(Err(refusal)) => {
+                tracing::debug!(%refusal, "judgements were refused");
+                self.book.not_judged(now);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "judgements were not recorded");
+                match error {
+                    Unsaid::Unheard => {
+                        self.patience = (self.patience * 2).min(HEARD_WITHIN_MAX);
+                        self.book.forgive(now);
+                    }
+                    Unsaid::Failed(_) => {}
+                }
+                self.book.not_judged(now);
+            }
+        }
+    }
+}
+
+/// Plain data always encodes; were it otherwise, the asker would ask again.
+fn encoded<T: Serialize>(answer: &T) -> Option<Bytes> {
+    serde_json::to_vec(answer).ok().map(Bytes::from)
+}
+
+/// The end of what is under way; never, where nothing is.
+async fn finished<T>(work: Option<&mut BoxFuture<'static, T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sleeps for so long; for ever where there is nothing to wake for.
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until this node does not lead in `term` any more, or is ending.
+async fn leads_no_longer(leadership: &mut watch::Receiver<Leadership>, term: u64) {
+    // The guard that is handed out must not live across another await, so it ends here.
+    let _ = leadership.wait_for(|now| !now.is_leader || now.term != term).await;
+}
