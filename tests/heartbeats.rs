@@ -75,6 +75,10 @@ fn who_falls_silent_is_missed_in_time_and_who_fails_says_so_at_once() {
         .await;
         let active = cluster.active(follower, "db", "a").await;
         assert_eq!(answer["token"], active["token"], "a holder is told its token");
+        let path = "/v1/services/db/instances/a";
+        api.post(&format!("{path}/heartbeat"), &json!({"session": a, "lag": 17})).await.is(200);
+        let told = api.get(path).await.is(200).json;
+        assert_eq!((&told["lag"], &told["session"]), (&json!(17), &json!(a)), "{told:#}");
 
         // Silence.
         let last = Instant::now();

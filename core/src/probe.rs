@@ -247,6 +247,25 @@ pub struct Evidence {
     pub first_failure_age: Option<Millis>,
 }
 
+impl Evidence {
+    /// What was seen, in a few words.
+    pub fn told(&self) -> String {
+        match self.class {
+            // What is counted in a row says how many; a rate or a percentile says so itself.
+            Some(class) if self.in_a_row() => {
+                format!("{} failed {} in a row, {class}: {}", self.check, self.streak, self.detail)
+            }
+            Some(class) => format!("{}, {class}: {}", self.check, self.detail),
+            None => self.detail.clone(),
+        }
+    }
+
+    fn in_a_row(&self) -> bool {
+        use crate::detector::{CONSECUTIVE_CALLS, ERROR_RATE, HEARTBEAT, SLOW_CALLS};
+        ![ERROR_RATE, SLOW_CALLS, HEARTBEAT, CONSECUTIVE_CALLS].contains(&self.check.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

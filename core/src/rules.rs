@@ -100,6 +100,7 @@ pub fn candidate_rules(
             Asked::OutOfCooldown => {
                 let recovery = instance.recovery.as_ref();
                 let left = recovery.and_then(|recovery| recovery.cooling(now)).unwrap_or_default();
+                let left = Millis::secs(left.0.div_ceil(1_000));
                 let failures = recovery.map_or(0, |recovery| recovery.failures);
                 let why = format!(
                     "it failed {failures} times in a row and cools down for another {left}: POST …/reset ends that"
@@ -132,7 +133,7 @@ fn admin_told(instance: &Instance) -> String {
 fn health_told(service: &Service, instance: &Instance) -> String {
     match instance.health {
         Health::Healthy => "the observers agree that it is healthy".to_owned(),
-        Health::Unknown => "nobody has seen it yet: health is unknown".to_owned(),
+        Health::Unknown => "nobody who looks has anything to say of it: its health is unknown".to_owned(),
         Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
         Health::Unhealthy => match instance.recovery.as_ref().filter(|recovery| recovery.good_since.is_some()) {
             Some(recovery) => format!(

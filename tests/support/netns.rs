@@ -22,6 +22,9 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 /// Set inside the user namespace that [`may_make_namespaces`] starts a test in.
 const INSIDE: &str = "BATON_TESTS_INSIDE_USER_NAMESPACE";
 
+/// A hardware address of the locally administered kind that no host here has.
+const NOBODY: &str = "02:00:00:00:00:fe";
+
 /// One host.
 pub(crate) struct Host {
     /// Its namespace.
@@ -91,6 +94,18 @@ impl Lan {
     /// Plugs it in again.
     pub(crate) fn heal(&self, node: u64) {
         must(&["-n", &self.switch, "link", "set", &self.host_of(node).port, "up"]);
+    }
+
+    /// Loses every packet from a node's host to another, and nothing else: it believes in a neighbour who is not there.
+    pub(crate) fn lose(&self, from: u64, to: u64) {
+        let (from, to) = (self.host_of(from), self.host_of(to).address.to_string());
+        must(&["-n", &from.name, "neigh", "replace", &to, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"]);
+    }
+
+    /// Delivers them again.
+    pub(crate) fn find(&self, from: u64, to: u64) {
+        let (from, to) = (self.host_of(from), self.host_of(to).address.to_string());
+        must(&["-n", &from.name, "neigh", "del", &to, "dev", "eth0"]);
     }
 }
 

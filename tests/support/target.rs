@@ -43,7 +43,12 @@ impl Target {
 
     /// A well server in a host of the namespace network.
     pub(crate) fn in_host(name: &str, host: &Host, dir: &Path) -> Self {
-        let address = SocketAddr::from((host.address, HOST_PORT));
+        Self::in_host_at(name, host, HOST_PORT, dir)
+    }
+
+    /// One of several well servers in one host.
+    pub(crate) fn in_host_at(name: &str, host: &Host, port: u16, dir: &Path) -> Self {
+        let address = SocketAddr::from((host.address, port));
         Self::spawn(name, address, Some(host.name.clone()), dir, Vec::new())
     }
 

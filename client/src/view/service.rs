@@ -136,6 +136,9 @@ pub struct InstanceView {
     /// The session of a `heartbeat` instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// How far it is behind by its last heartbeat, in its own unit. Told where `failure_counts` is, if it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
     /// The version of its registration, for `If-Match`.
     pub generation: u64,
     /// When it was registered.

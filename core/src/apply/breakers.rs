@@ -8,6 +8,7 @@ use crate::command::{BreakerTried, BreakerTrip, Done, Refusal, Reply, TrialGrant
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::policy::BreakerPolicy;
+use crate::state::AdminState;
 use crate::time::ClusterTime;
 
 impl Entry<'_> {
@@ -50,6 +51,9 @@ impl Entry<'_> {
             .instances
             .get(instance)
             .ok_or_else(|| Refusal::NoSuchInstance { service: service.clone(), instance: instance.clone() })?;
+        if held.admin.state == AdminState::Maintenance {
+            return Err(moved_on(format!("\"{instance}\", which is in maintenance: its calls are not judged")));
+        }
         if held.breaker.generation != generation {
             return Err(moved_on(format!("the breaker of \"{instance}\"")));
         }

@@ -46,7 +46,7 @@ impl Entry<'_> {
             }
             note_doubt(instance, report.verdict, evidence, now);
         }
-        let reason = format!("node {observer}: {}", told(evidence));
+        let reason = format!("node {observer}: {}", evidence.told());
         let cause = self.emit(
             Draft::new(EventKind::VerdictChanged, reason)
                 .service(&report.service)
@@ -86,7 +86,7 @@ impl Entry<'_> {
             note_doubt(instance, *verdict, evidence, now);
         }
         let cause = self.emit(
-            Draft::new(EventKind::VerdictChanged, format!("{source}: {}", told(evidence)))
+            Draft::new(EventKind::VerdictChanged, format!("{source}: {}", evidence.told()))
                 .service(service)
                 .instance(id)
                 .change(Some(held), Some(*verdict)),
@@ -100,7 +100,7 @@ impl Entry<'_> {
         let Some(instance) = known.instances.get(id) else { return };
         let observers = self.state.observers_of(&known, instance);
         let released = released(instance, &observers);
-        let counts = instance.count(&observers, &known.spec.detection);
+        let counts = instance.count(&observers, known.probes(instance), &known.spec.detection);
         let now = self.now;
         let (health, recovery) = next_health(&known, instance, &counts, now);
         let doubted = matches!(counts.verdict, Verdict::Suspect | Verdict::Down) || counts.down + counts.suspect > 0;
@@ -175,15 +175,6 @@ fn note_doubt(instance: &mut Instance, verdict: Verdict, evidence: &Evidence, no
     }
 }
 
-fn told(evidence: &Evidence) -> String {
-    match evidence.class {
-        Some(class) if evidence.streak > 0 => {
-            format!("{} failed {} in a row, {class}: {}", evidence.check, evidence.streak, evidence.detail)
-        }
-        Some(_) | None => evidence.detail.clone(),
-    }
-}
-
 /// The nodes that were released and need not stand in any more: all that are assigned have looked.
 fn released(instance: &Instance, observers: &[NodeId]) -> Vec<NodeId> {
     let all_have_looked = observers.iter().all(|observer| instance.verdicts.contains_key(observer));
@@ -253,6 +244,7 @@ fn health_reason(
                 "{down} of {observers} observers say down, but {up} see it well, and one is enough to veto: {doubts}"
             )
         }
+        Health::Suspect if down + suspect == 0 => doubts,
         Health::Suspect => {
             format!("{down} of {observers} observers say down and {suspect} suspect, {quorum} must say down: {doubts}")
         }
@@ -261,7 +253,7 @@ fn health_reason(
         }
         Health::Healthy => "it shows signs of life, and nobody doubts it".to_owned(),
         Health::Unknown if instance.admin.state == AdminState::Maintenance => "it is in maintenance".to_owned(),
-        Health::Unknown => format!("none of {observers} observers has seen it"),
+        Health::Unknown => format!("none of {observers} observers has anything to say of it"),
         Health::Isolated => format!("it is isolated by an operator: {}", instance.admin.reason),
     }
 }

@@ -19,7 +19,7 @@ use super::combination::{Combination, Parts};
 use super::consecutive_calls::{ConsecutiveCalls, Row};
 use super::error_rate::{ErrorRateDetector, SLICES, Tally, share};
 use super::slow::SlowCallDetector;
-use super::{Detector, Observation};
+use super::{Detector, Observation, turn};
 use crate::calls::{BreakerNumbers, CallSlice};
 use crate::policy::{BreakerPolicy, Detection, ErrorRate};
 use crate::probe::{Evidence, FailureClass, LocalTime, Verdict};
@@ -101,9 +101,13 @@ impl Trip {
 }
 
 /// Judges an instance by its clients' reports, and says when its breaker should open.
+///
+/// Silence heals nobody. Whoever is down is called no more, and then its windows empty: that says nothing about it, so what
+/// time alone would make better becomes `unknown`, and only a call that was told of makes it `up`.
 #[derive(Clone, Debug)]
 pub struct CallJudge {
     all: Combination<CallParts>,
+    verdict: Verdict,
     trip: Trip,
 }
 
@@ -119,7 +123,8 @@ impl CallJudge {
             errors: ErrorRateDetector::new(window.as_duration(), min_requests, threshold),
             slow: SlowCallDetector::new(&detection.slow),
         };
-        Self { all: Combination::new(detection.combine, parts), trip: Trip::new(breaker) }
+        let all = Combination::new(detection.combine, parts);
+        Self { all, verdict: Verdict::Unknown, trip: Trip::new(breaker) }
     }
 
     /// The numbers by which the breaker should open, as they were when it first should: since the last
@@ -151,19 +156,36 @@ impl Detector for CallJudge {
             Observation::Calls(slice) => self.trip.observe(slice, now),
             Observation::Probe { .. } | Observation::Heartbeat(_) => return None,
         }
-        self.all.observe(seen, now)
+        self.all.observe(seen, now);
+        turn(&mut self.verdict, self.all.verdict())
     }
 
     fn tick(&mut self, now: LocalTime) -> Option<Verdict> {
-        self.all.tick(now)
+        self.all.tick(now);
+        let next = match (self.verdict, self.all.verdict()) {
+            (Verdict::Down, Verdict::Suspect) => Verdict::Down,
+            (Verdict::Unknown | Verdict::Suspect | Verdict::Down, Verdict::Up) => Verdict::Unknown,
+            (Verdict::Up, Verdict::Up) => Verdict::Up,
+            (_, worse @ (Verdict::Unknown | Verdict::Suspect | Verdict::Down)) => worse,
+        };
+        turn(&mut self.verdict, next)
     }
 
     fn verdict(&self) -> Verdict {
-        self.all.verdict()
+        self.verdict
     }
 
     fn evidence(&self, now: LocalTime) -> Evidence {
-        self.all.evidence(now)
+        match self.verdict {
+            Verdict::Unknown => Evidence {
+                check: String::new(),
+                class: None,
+                detail: "too few calls were told of lately".to_owned(),
+                streak: 0,
+                first_failure_age: None,
+            },
+            Verdict::Up | Verdict::Suspect | Verdict::Down => self.all.evidence(now),
+        }
     }
 
     fn in_doubt(&self) -> bool {
@@ -173,6 +195,7 @@ impl Detector for CallJudge {
     /// The verdict, what was learnt of latencies, and the breaker's numbers.
     fn reset(&mut self) {
         self.all.reset();
+        self.verdict = Verdict::Unknown;
         self.trip.reset();
     }
 }
@@ -213,6 +236,17 @@ mod tests {
 
     fn observe(judge: &mut CallJudge, ms: u64, calls: &str) -> Option<Verdict> {
         judge.observe(&Observation::Calls(&slice(calls)), at(ms))
+    }
+
+    #[test]
+    fn silence_heals_nobody() {
+        let mut judge = judge(Combine::Any);
+        assert_eq!(observe(&mut judge, 0, "........xx"), Some(Verdict::Up));
+        assert_eq!(observe(&mut judge, 1_000, "xx.xxxx.xx"), Some(Verdict::Down));
+        // Nobody calls it any more, and all that was counted slides out of the windows.
+        let seen: Vec<Verdict> = (2..60).filter_map(|second| judge.tick(at(second * 1_000))).collect();
+        assert_eq!(seen, [Verdict::Unknown], "never up, never half well");
+        assert_eq!(observe(&mut judge, 60_000, "."), Some(Verdict::Up), "one good call says more than any silence");
     }
 
     #[test]

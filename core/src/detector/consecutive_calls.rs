@@ -95,8 +95,14 @@ impl Detector for ConsecutiveCalls {
             Verdict::Down
         } else if longest >= self.fall.div_ceil(2) {
             Verdict::Suspect
-        } else {
+        } else if self.row.length == 0 {
             Verdict::Up
+        } else {
+            // A short row: it takes nothing back and clears nobody. A long one that was broken leaves a doubt.
+            match self.verdict {
+                Verdict::Down => Verdict::Suspect,
+                held @ (Verdict::Unknown | Verdict::Up | Verdict::Suspect) => held,
+            }
         };
         turn(&mut self.verdict, next)
     }
@@ -116,7 +122,8 @@ impl Detector for ConsecutiveCalls {
         let sick = matches!(self.verdict, Verdict::Suspect | Verdict::Down);
         let detail = match (self.verdict, self.row.length) {
             (Verdict::Unknown, _) => "no calls were told of lately".to_owned(),
-            (Verdict::Up | Verdict::Suspect | Verdict::Down, 0) => "the last call did not fail".to_owned(),
+            (Verdict::Suspect, 0) => "many calls in a row failed, and the last one did not".to_owned(),
+            (Verdict::Up | Verdict::Down, 0) => "the last call did not fail".to_owned(),
             (Verdict::Up | Verdict::Suspect | Verdict::Down, 1) => "the last call failed".to_owned(),
             (Verdict::Up | Verdict::Suspect | Verdict::Down, row) => format!("{row} calls in a row failed"),
         };
@@ -168,10 +175,14 @@ mod tests {
     #[test]
     fn rows_are_joined_over_the_edges_of_slices() {
         use Verdict::{Down, Suspect, Unknown, Up};
-        let table: [(&[&str], Verdict, u32); 11] = [
+        let table: [(&[&str], Verdict, u32); 14] = [
             (&[""], Unknown, 0),
             (&["."], Up, 0),
-            (&["xx"], Up, 2),
+            // A short row clears nobody, and takes nothing back.
+            (&["xx"], Unknown, 2),
+            (&[".", "xx"], Up, 2),
+            (&[".xx"], Unknown, 2),
+            (&["xxxxx", ".x"], Suspect, 1),
             (&["xxx"], Suspect, 3),
             (&["xxxxx"], Down, 5),
             (&["..xx", "xxx"], Down, 5),

@@ -16,7 +16,7 @@ use crate::time::{ClusterTime, Millis};
 pub(super) enum Standing {
     /// It may be called.
     Well,
-    /// It may be called where nobody better may.
+    /// It is doubted, or nobody knows: it may be called where nobody better may.
     Doubted,
     /// What is seen of it stands against it.
     Sick(Obstacle),
@@ -30,7 +30,6 @@ pub(super) enum Obstacle {
     Unhealthy,
     HeldBack,
     CoolingDown,
-    Unknown,
     BreakerOpen,
     TrialsOut,
     Draining,
@@ -46,7 +45,6 @@ impl Obstacle {
             Self::Unhealthy => "unhealthy",
             Self::HeldBack => "held back after a failure",
             Self::CoolingDown => "cooling down",
-            Self::Unknown => "of unknown health",
             Self::BreakerOpen => "breaker open",
             Self::TrialsOut => "breaker half open with all trial calls out",
             Self::Draining => "draining",
@@ -64,7 +62,6 @@ impl Obstacle {
             Self::Unhealthy
             | Self::HeldBack
             | Self::CoolingDown
-            | Self::Unknown
             | Self::TrialsOut
             | Self::Draining
             | Self::Maintenance
@@ -100,12 +97,12 @@ pub(super) fn standing(service: &Service, instance: &Instance, now: ClusterTime)
         // Whoever is active was chosen, and stays so until it is agreed to be down: there is nobody else to call. Its
         // cool-down, too, was weighed when it was chosen.
         Health::Healthy | Health::Suspect | Health::Unknown if !serves_all => Standing::Well,
-        Health::Unknown => Standing::Sick(Obstacle::Unknown),
-        Health::Healthy | Health::Suspect if cooldown_end(instance, now).is_some() => {
+        Health::Healthy | Health::Suspect | Health::Unknown if cooldown_end(instance, now).is_some() => {
             Standing::Sick(Obstacle::CoolingDown)
         }
         Health::Healthy => Standing::Well,
-        Health::Suspect => Standing::Doubted,
+        // Nobody has anything against one of whom nobody knows; where there are no checks, calls are what will tell.
+        Health::Suspect | Health::Unknown => Standing::Doubted,
     }
 }
 
@@ -249,7 +246,7 @@ fn against(service: &Service, instance: &Instance, now: ClusterTime, excluded: b
         Obstacle::CoolingDown => cooldown_end(instance, now),
         Obstacle::HeldBack => instance.recovery.as_ref().and_then(|recovery| recovery.due(&service.spec.recovery)),
         Obstacle::Maintenance | Obstacle::Draining | Obstacle::Isolated => instance.admin.ends,
-        Obstacle::TrialsOut | Obstacle::Unhealthy | Obstacle::Unknown | Obstacle::Passive | Obstacle::Excluded => None,
+        Obstacle::TrialsOut | Obstacle::Unhealthy | Obstacle::Passive | Obstacle::Excluded => None,
     };
     (obstacle, ends.map(|ends| ends.since(now)))
 }

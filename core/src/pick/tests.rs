@@ -331,19 +331,18 @@ fn when_everybody_is_sick_it_is_said_why() {
             well("a").health(Health::Unhealthy),
             well("b").health(Health::Unhealthy),
             well("c").open().with(|it| it.breaker.open_for = Millis(11_001)),
-            well("d").health(Health::Unknown),
             well("e").recovery(cooling()),
             well("f").health(Health::Unhealthy).recovery(held.clone()),
         ]
     };
-    let why = "6 registered: 2 unhealthy, 1 held back after a failure (over in 1s), 1 cooling down (over in 12s), \
-               1 of unknown health, 1 breaker open (half open in 12s)";
+    let why = "5 registered: 2 unhealthy, 1 held back after a failure (over in 1s), 1 cooling down (over in 12s), \
+               1 breaker open (half open in 12s)";
     any(&service(sick()), "", None, Err(why));
     any(&service([]), "", None, Err("none is registered"));
     // What a request excludes is one more reason, and does not make a service sick.
     let with_one_well = || service(sick().into_iter().chain([well("g")]));
     any(&with_one_well().fails_open(), "", None, Ok("g"));
-    let excluded = why.replace("6 registered", "7 registered") + ", 1 excluded by this request";
+    let excluded = why.replace("5 registered", "6 registered") + ", 1 excluded by this request";
     any(&with_one_well(), "g", None, Err(&excluded));
     any(&with_one_well().fails_open(), "g", None, Err(&excluded));
 }
@@ -353,7 +352,7 @@ fn a_service_that_fails_open_offers_its_sick_as_degraded() {
     let sick = || {
         service([
             well("a").health(Health::Unhealthy).tier(1),
-            well("b").health(Health::Unknown),
+            well("b").health(Health::Unhealthy),
             well("c").open(),
             well("d").recovery(cooling()),
             well("e").health(Health::Unhealthy).admin(AdminState::Draining),
@@ -371,6 +370,11 @@ fn a_service_that_fails_open_offers_its_sick_as_degraded() {
     any(&sick(), "b d", None, Ok("a"));
     let why = "5 registered: 1 breaker open (half open in 30s), 1 draining, 3 excluded by this request";
     any(&sick(), "a b d", None, Err(why));
+    // Nobody has anything against one of whom nobody knows; where there are no checks, only calls can tell.
+    let unknown = service([well("a").health(Health::Unknown), well("b").health(Health::Unhealthy)]);
+    any(&unknown, "", None, Ok("a"));
+    let better = service([well("a").health(Health::Unknown), well("b").tier(9)]);
+    any(&better, "", None, Ok("b"));
     // A doubt is no sickness: where it is the worst, nobody fails open.
     let doubted = service([well("a").health(Health::Suspect), well("b").health(Health::Unhealthy)]).fails_open();
     let picked = Picker::new().pick(&doubted, NOW, &asked(PickStrategy::Best)).expect("somebody");

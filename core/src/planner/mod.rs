@@ -144,8 +144,13 @@ impl Planner<'_> {
                 active.instance, active.token, instance.health
             );
             if instance.health == Health::Suspect {
+                let but = if counts.vetoed() {
+                    "but one observer sees it well, and detection.veto is on"
+                } else {
+                    "but that is not enough to call it down"
+                };
                 summary = format!(
-                    "\"{}\" is active with token {}; it is doubted ({}), but no verdict quorum says down.",
+                    "\"{}\" is active with token {}; it is doubted ({}), {but}.",
                     active.instance,
                     active.token,
                     instance.doubts()
@@ -160,13 +165,12 @@ impl Planner<'_> {
             );
             return (Decision::Hold, summary, None);
         }
+        let (from, word) = (&active.instance, if instance.health == Health::Isolated { "isolated" } else { "down" });
         let summary = match (&best, proof) {
-            (Some(to), true) => format!("\"{}\" is down: failing over to \"{}\".", active.instance, to.id),
-            (None, _) => {
-                format!("\"{}\" is down and no other instance may be promoted: the service waits.", active.instance)
-            }
+            (Some(to), true) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
+            (None, _) => format!("\"{from}\" is {word} and no other instance may be promoted: the service waits."),
             (Some(to), false) => {
-                format!("\"{}\" is down, \"{}\" would be promoted, but no proof holds yet.", active.instance, to.id)
+                format!("\"{from}\" is {word}, \"{}\" would be promoted, but no proof holds yet.", to.id)
             }
         };
         let command = Command::TransitionStart(TransitionStart {
@@ -358,6 +362,9 @@ fn why_out(instance: &Instance, counts: &HealthInputs) -> String {
         Health::Isolated => {
             let actor = instance.admin.actor.as_deref().unwrap_or("an operator");
             format!("\"{id}\" was isolated by {actor}: {}", instance.admin.reason)
+        }
+        Health::Unknown | Health::Healthy | Health::Suspect | Health::Unhealthy if counts.probes != Verdict::Down => {
+            format!("\"{id}\" is down: {}", instance.doubts())
         }
         Health::Unknown | Health::Healthy | Health::Suspect | Health::Unhealthy => format!(
             "\"{id}\" is down: {} of {} observers say so, {} are enough; {}",

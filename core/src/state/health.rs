@@ -52,7 +52,9 @@ impl HealthInputs {
 impl Instance {
     /// Counts what is held of it. `observers` are the assigned, live ones, best first: the verdict quorum is over them,
     /// never over the lost. Where one of them has not looked yet, an observer that was released keeps its place.
-    pub fn count(&self, observers: &[NodeId], detection: &Detection) -> HealthInputs {
+    ///
+    /// `probed`: whether there is anything to probe it by.
+    pub fn count(&self, observers: &[NodeId], probed: bool, detection: &Detection) -> HealthInputs {
         let (mut up, mut suspect, mut down, mut missing) = (0, 0, 0, 0);
         let mut tally = |verdict| match verdict {
             Verdict::Unknown => {}
@@ -87,7 +89,11 @@ impl Instance {
         };
         let calls = self.judged.get(&Source::Calls).map(|record| record.verdict);
         let heartbeats = self.judged.get(&Source::Heartbeats).map(|record| record.verdict);
-        let verdict = combined(detection.combine, [Some(probes), calls, heartbeats]);
+        let verdict = match combined(detection.combine, [Some(probes), calls, heartbeats]) {
+            // Whoever is to be probed is not called well before a probe has said so.
+            Verdict::Up if probed && probes == Verdict::Unknown => Verdict::Unknown,
+            verdict @ (Verdict::Unknown | Verdict::Up | Verdict::Suspect | Verdict::Down) => verdict,
+        };
         HealthInputs { observers, quorum, up, suspect, down, probes, calls, heartbeats, verdict }
     }
 }

@@ -117,7 +117,7 @@ impl Instance {
         for (source, record) in &self.judged {
             match record.verdict {
                 Verdict::Suspect | Verdict::Down => {
-                    told.push(format!("its {source} say {} ({})", record.verdict, record.evidence.detail));
+                    told.push(format!("its {source} say {} ({})", record.verdict, record.evidence.told()));
                 }
                 Verdict::Unknown | Verdict::Up => {}
             }
@@ -125,15 +125,11 @@ impl Instance {
         for (observer, record) in &self.verdicts {
             match record.verdict {
                 Verdict::Suspect | Verdict::Down => {
-                    let evidence = &record.evidence;
-                    told.push(format!(
-                        "node {observer} says {} ({} failed {} in a row: {})",
-                        record.verdict, evidence.check, evidence.streak, evidence.detail
-                    ));
+                    told.push(format!("node {observer} says {} ({})", record.verdict, record.evidence.told()));
                 }
                 Verdict::Unknown | Verdict::Up => {}
             }
         }
-        if told.is_empty() { "no observer says why".to_owned() } else { told.join("; ") }
+        if told.is_empty() { "nobody says why any more".to_owned() } else { told.join("; ") }
     }
 }

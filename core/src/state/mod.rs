@@ -115,6 +115,6 @@ impl State {
 
     /// How the health of an instance is counted now.
     pub fn count(&self, service: &Service, instance: &Instance) -> HealthInputs {
-        instance.count(&self.observers_of(service, instance), &service.spec.detection)
+        instance.count(&self.observers_of(service, instance), service.probes(instance), &service.spec.detection)
     }
 }

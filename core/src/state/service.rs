@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Instance;
 use crate::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
-use crate::policy::{Check, Liveness, Spec, words};
+use crate::policy::{Check, CheckKind, Liveness, Spec, words};
 use crate::time::{ClusterTime, Millis, WallTime};
 use crate::transition::Fencing;
 
@@ -96,6 +96,12 @@ impl Service {
     /// The checks by which `instance` is probed.
     pub fn checks_of<'a>(&'a self, instance: &'a Instance) -> &'a [Check] {
         instance.registration.overrides.checks.as_deref().unwrap_or(&self.spec.checks)
+    }
+
+    /// Whether there is anything to probe `instance` by: an address, and a check that asks something of it.
+    pub fn probes(&self, instance: &Instance) -> bool {
+        let asks = |check: &Check| check.kind != CheckKind::Heartbeat;
+        instance.registration.address.is_some() && self.checks_of(instance).iter().any(asks)
     }
 
     /// Whether Baton may move it without being asked. The first active of a service is always placed.

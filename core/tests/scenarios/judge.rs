@@ -151,6 +151,10 @@ impl Judge {
 
     /// What it has to say, if anything: first of the breaker, then of the verdicts.
     pub(crate) fn proposal(&mut self, known: &Service, instance: &Instance, now: ClusterTime) -> Option<Command> {
+        // Whoever is in maintenance is not judged; what comes out of it is another epoch.
+        if instance.admin.state == AdminState::Maintenance {
+            return None;
+        }
         let breaker = &instance.breaker;
         if self.generation != breaker.generation {
             // What was counted before the breaker moved says nothing about after.

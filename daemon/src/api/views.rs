@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use baton_client::view::{
-    ActiveView, AdminView, BreakerView, FailureCounts, InstanceState, InstanceSummary, InstanceView, JudgedView,
-    RecoveryView, Role, ServiceSummary, ServiceView, VerdictView,
+    ActiveView, AdminView, BreakerView, InstanceState, InstanceSummary, InstanceView, JudgedView, RecoveryView, Role,
+    ServiceSummary, ServiceView, VerdictView,
 };
 use baton_core::breaker::Breaker;
 use baton_core::id::InstanceId;
@@ -12,6 +12,8 @@ use baton_core::policy::BreakerPolicy;
 use baton_core::probe::Health;
 use baton_core::state::{Admin, Instance, Service, State};
 use baton_core::time::{ClusterTime, Millis};
+
+use crate::reports::wire::Known;
 
 /// A weight as it is told, in units of the registered one, or a share: to the thousandth.
 #[expect(clippy::cast_precision_loss, reason = "weights are at most 1,000 units of a thousand")]
@@ -76,13 +78,15 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
     })
 }
 
-/// What is counted of a service's instances, where the leader could be asked.
-pub(crate) type CountsOf = Option<BTreeMap<InstanceId, FailureCounts>>;
+/// What the leader knows of a service's instances beside the log, where it could be asked.
+pub(crate) type CountsOf = Option<BTreeMap<InstanceId, Known>>;
 
 /// Adds what is counted to what is told of instances.
 pub(crate) fn count(views: &mut [InstanceView], counts: &CountsOf) {
     for view in views {
-        view.failure_counts = counts.as_ref().and_then(|counts| counts.get(&view.id).copied());
+        let known = counts.as_ref().and_then(|counts| counts.get(&view.id));
+        view.failure_counts = known.map(|known| known.counts);
+        view.lag = known.and_then(|known| known.lag);
     }
 }
 
@@ -130,6 +134,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         metadata: registration.metadata.clone(),
         overrides: registration.overrides.clone(),
         session: instance.session.clone(),
+        lag: None,
         generation: instance.generation,
         registered_at: instance.registered_at,
     }

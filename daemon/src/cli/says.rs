@@ -167,6 +167,7 @@ pub(super) mod tests {
             metadata: std::collections::BTreeMap::new(),
             overrides: Overrides::default(),
             session: None,
+            lag: None,
             generation: 1,
             registered_at: WallTime(0),
         }

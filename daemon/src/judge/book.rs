@@ -7,20 +7,21 @@
 //! full deadline has passed under its own eyes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_client::view::{HeartbeatAnswer, Role};
 use baton_core::command::{BreakerTried, BreakerTrip, Command, Judgement, JudgementsRecord};
 use baton_core::detector::Heartbeat;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
-use baton_core::policy::Liveness;
+use baton_core::policy::{Liveness, Spec};
 use baton_core::probe::{LocalTime, Verdict};
 use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 use baton_core::time::ClusterTime;
 
 use super::counts::Counts;
 use super::watched::{BreakerWish, Fate, Watched};
-use crate::reports::wire::{Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, SliceOf, TotalsAsk};
+use crate::reports::wire::{Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, Known, SliceOf, TotalsAsk};
 
 /// The most judgements in one command: a log entry of a few hundred kilobytes at most.
 pub(super) const JUDGEMENTS_MAX: usize = 500;
@@ -55,6 +56,8 @@ impl Backoff {
 #[derive(Debug)]
 pub(super) struct Book {
     watched: BTreeMap<ServiceName, BTreeMap<InstanceId, Watched>>,
+    /// The specs by which they are watched.
+    specs: BTreeMap<ServiceName, Arc<Spec>>,
     counts: Counts,
     /// Which telling of calls each node made last, and in which of its starts.
     heard: BTreeMap<NodeId, (u64, u64)>,
@@ -76,6 +79,7 @@ impl Book {
     pub(super) fn new(now: LocalTime) -> Self {
         Self {
             watched: BTreeMap::new(),
+            specs: BTreeMap::new(),
             counts: Counts::default(),
             heard: BTreeMap::new(),
             alarms: BTreeSet::new(),
@@ -121,7 +125,21 @@ impl Book {
 
     /// Another spec concerns all that are watched; a service that is gone has none.
     fn service_changed(&mut self, state: &State, name: &ServiceName, now: LocalTime) {
-        let Some(held) = self.watched.get(name) else { return };
+        let Some(held) = self.watched.get(name) else {
+            self.specs.remove(name);
+            return;
+        };
+        // A service changes with each event about it, and may have very many instances.
+        let spec = state.service(name).map(|service| service.spec.clone());
+        if let (Some(known), Some(spec)) = (self.specs.get(name), &spec)
+            && Arc::ptr_eq(known, spec)
+        {
+            return;
+        }
+        match spec {
+            Some(spec) => self.specs.insert(name.clone(), spec),
+            None => self.specs.remove(name),
+        };
         let ids: Vec<InstanceId> = held.keys().cloned().collect();
         for id in ids {
             match (state.service(name), state.instance(name, &id)) {
@@ -236,7 +254,7 @@ impl Book {
         let alarm = alarm_of(watched);
         // The news of a new session may come later than its first heartbeat.
         watched.follow(&service.spec, instance, now);
-        watched.observe_beat(Heartbeat { state: beat.state }, now);
+        watched.observe_beat(Heartbeat { state: beat.state }, beat.lag, now);
         let differs = watched.verdict(Source::Heartbeats) != committed(instance, Source::Heartbeats);
         self.alarms.remove(&(alarm, key.clone()));
         self.set_alarm(&key, now);
@@ -255,9 +273,15 @@ impl Book {
         self.counts.told(state, from, told);
     }
 
-    /// What is counted of a service's instances.
-    pub(super) fn counts(&self, state: &State, service: &ServiceName) -> CountsAnswer {
-        self.counts.of(state, service)
+    /// What is known of a service's instances beside the log.
+    pub(super) fn counts(&self, state: &State, name: &ServiceName) -> CountsAnswer {
+        let held = self.watched.get(name);
+        let instances = state.service(name).into_iter().flat_map(|service| service.instances.values());
+        let known = instances.map(|instance| {
+            let lag = held.and_then(|held| held.get(&instance.id)).and_then(|watched| watched.lag());
+            (instance.id.clone(), Known { counts: self.counts.of(name, instance), lag })
+        });
+        CountsAnswer { instances: known.collect() }
     }
 
     /// Lets time pass for windows: some may have emptied.

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use baton_client::view::FailureCounts;
-use baton_core::calls::CallCounts;
 use baton_core::id::{InstanceId, NodeId, Revision, ServiceName};
-use baton_core::state::State;
+use baton_core::state::{Instance, State};
 
-use crate::reports::wire::{CountsAnswer, TotalOf, TotalsAsk};
+use crate::reports::wire::{TotalOf, TotalsAsk};
 
 /// What one node last told of an instance.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,22 +56,16 @@ impl Counts {
         }
     }
 
-    /// What is counted of a service's instances. An instance of which nothing is counted yet has noughts.
-    pub(super) fn of(&self, state: &State, service: &ServiceName) -> CountsAnswer {
-        let held = self.services.get(service);
-        let instances = state.service(service).into_iter().flat_map(|service| service.instances.values());
-        let counts = instances.map(|instance| {
-            let counted = held.and_then(|held| held.get(&instance.id)).filter(|held| held.epoch == instance.epoch);
-            let nothing = FailureCounts { probes: CallCounts::default(), calls: CallCounts::default() };
-            let sum = counted.map_or(nothing, |counted| {
-                counted.by_node.values().fold(counted.before, |mut sum, told| {
-                    add(&mut sum, &told.counts);
-                    sum
-                })
-            });
-            (instance.id.clone(), sum)
-        });
-        CountsAnswer { counts: counts.collect() }
+    /// What is counted of an instance; noughts where nothing is yet.
+    pub(super) fn of(&self, service: &ServiceName, instance: &Instance) -> FailureCounts {
+        let counted = self.services.get(service).and_then(|held| held.get(&instance.id));
+        let counted = counted.filter(|counted| counted.epoch == instance.epoch);
+        counted.map_or_else(FailureCounts::default, |counted| {
+            counted.by_node.values().fold(counted.before, |mut sum, told| {
+                add(&mut sum, &told.counts);
+                sum
+            })
+        })
     }
 
     /// Lets go of what is gone.

@@ -164,11 +164,9 @@ impl World {
         let commands = self.book.breaker_commands(&self.state, now, 9);
         let mut words = Vec::new();
         for (key, generation, command) in commands {
-            words.push(match &command {
-                Command::BreakerTrip(_) => "trip",
-                Command::BreakerTried(_) => "tried",
-                other => panic!("{other:?}"),
-            });
+            let trip = matches!(command, Command::BreakerTrip(_));
+            assert!(trip || matches!(command, Command::BreakerTried(_)), "{command:?}");
+            words.push(if trip { "trip" } else { "tried" });
             self.commit(command);
             self.book.breaker_answered(key, generation, Fate::Done, now);
         }
@@ -499,6 +497,40 @@ fn a_judge_that_stood_still_forgives() {
     assert_eq!((world.judge(), world.instance("a").health), (vec![], Health::Healthy));
 }
 
+#[test]
+fn another_rhythm_or_another_breaker_begins_anew_and_other_changes_do_not() {
+    let mut world = World::new(heartbeating);
+    world.register("a", Some("s"));
+    world.beat("a", "s", HeartbeatState::Ok);
+    world.tell("a", None, calls("xxxx"));
+    world.judge();
+    // A word of the spec that concerns neither: what was seen stands.
+    world.spec(|spec| {
+        heartbeating(spec);
+        spec.failover.automatic = false;
+    });
+    world.tell("a", None, calls("x"));
+    assert_eq!(world.breakers(), ["trip"]);
+    // Quicker heartbeats are wanted from now on.
+    world.spec(|spec| {
+        heartbeating(spec);
+        spec.checks[0].interval = Millis(100);
+    });
+    world.pass(500);
+    assert!(!world.judge().contains(&down(Source::Heartbeats)), "from now on, not from the last heartbeat on");
+    world.pass(100);
+    assert_eq!(world.judge(), [down(Source::Heartbeats)]);
+    // Another row of failures: what was counted by another rule is not carried over.
+    world.register("b", None);
+    world.tell("b", None, calls("xxxx"));
+    world.spec(|spec| {
+        heartbeating(spec);
+        spec.breaker.consecutive_failures = 6;
+    });
+    world.tell("b", None, calls("xx"));
+    assert_eq!(world.breakers(), Vec::<&str>::new());
+}
+
 // -- Counts -------------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -510,7 +542,7 @@ fn counts_of_all_nodes_add_up_and_go_with_their_epoch() {
         let total =
             TotalOf { service: orders(), instance: id("a"), epoch, probes: timeouts(probes), calls: timeouts(calls) };
         world.book.totals(&world.state, node, TotalsAsk { boot, totals: vec![total] });
-        let counts = world.book.counts(&world.state, &orders()).counts[&id("a")];
+        let counts = world.book.counts(&world.state, &orders()).instances[&id("a")].counts;
         (counts.probes.timeout, counts.calls.timeout)
     };
     let epoch = world.instance("a").epoch;
@@ -523,7 +555,7 @@ fn counts_of_all_nodes_add_up_and_go_with_their_epoch() {
     let (reason, actor) = ("looked at it".to_owned(), "ann".to_owned());
     world.commit(Command::InstanceReset(InstanceReset { service, instance, reason, actor }));
     let counts = world.book.counts(&world.state, &orders());
-    assert_eq!(counts.counts[&id("a")].probes, CallCounts::default());
+    assert_eq!(counts.instances[&id("a")].counts.probes, CallCounts::default());
     let epoch = world.instance("a").epoch;
     assert_eq!(told(&mut world, 2, 1, 1, 0, epoch), (1, 0));
 }

@@ -186,6 +186,8 @@ pub(super) struct Beats {
     session: Option<String>,
     rhythm: Rhythm,
     detector: AccrualDetector,
+    /// What it last said of its lag, in its own unit.
+    lag: Option<u64>,
     /// When silence alone changes the verdict, as it is scheduled.
     pub(super) wake: Option<LocalTime>,
 }
@@ -195,7 +197,7 @@ impl Beats {
         let Rhythm { phi, expected, pause, deadline } = rhythm;
         let mut detector = AccrualDetector::new(phi, expected, pause, deadline);
         detector.tick(now);
-        Self { session, rhythm, detector, wake: None }
+        Self { session, rhythm, detector, lag: None, wake: None }
     }
 }
 
@@ -277,10 +279,16 @@ impl Watched {
     }
 
     /// Takes note of a heartbeat of the present session.
-    pub(super) fn observe_beat(&mut self, heartbeat: Heartbeat, now: LocalTime) {
+    pub(super) fn observe_beat(&mut self, heartbeat: Heartbeat, lag: Option<u64>, now: LocalTime) {
         if let Some(beats) = &mut self.beats {
+            beats.lag = lag;
             beats.detector.observe(&Observation::Heartbeat(heartbeat), now);
         }
+    }
+
+    /// What its last heartbeat said of its lag.
+    pub(super) fn lag(&self) -> Option<u64> {
+        self.beats.as_ref().and_then(|beats| beats.lag)
     }
 
     /// When silence alone changes what its heartbeats say.

@@ -2,8 +2,9 @@
 //! asked is this instance, once. Whatever it answers costs bounded memory; the caller bounds the time.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use baton_core::probe::{FailureClass, class_of_status};
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::fault::Fault;
 use super::plan::HttpPlan;
@@ -23,18 +24,39 @@ use super::probe::{Progress, Stage};
 /// The most of a body that is looked at. A health page that says what matters later than this says it too late.
 const BODY_MAX: usize = 64 * 1024;
 
-/// The most bytes of a status line and headers that are taken in.
+/// The most bytes of a status line and headers that are taken in. Of headers there may be 100, as is hyper's own limit: to
+/// set another, even the same, costs it an allocation for each answer.
 const HEAD_MAX: usize = 32 * 1024;
-
-/// The most headers that are taken in.
-const HEADERS_MAX: usize = 100;
 
 /// What the instance's log should show.
 pub(crate) const AGENT: HeaderValue = HeaderValue::from_static(concat!("baton-probe/", env!("CARGO_PKG_VERSION")));
 
+/// A stream that is not shut down when hyper is done with it: how it ends is decided by whoever owns it.
+struct Unended<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Unended<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Unended<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// The connection under a request. It makes progress only while somebody drives it, so no task is needed for it.
 struct Driven<S: AsyncRead + AsyncWrite + Unpin> {
-    connection: http1::Connection<TokioIo<S>, Empty<Bytes>>,
+    connection: http1::Connection<TokioIo<Unended<S>>, Empty<Bytes>>,
     over: bool,
 }
 
@@ -65,8 +87,7 @@ pub(crate) async fn ask(
     progress.reached(Stage::Head);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
-        .max_headers(HEADERS_MAX)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(Unended(stream)))
         .await
         .map_err(|error| Fault::of_hyper("HTTP/1.1", &error))?;
     let mut driven = Driven { connection, over: false };

@@ -116,38 +116,56 @@ impl Probe {
     async fn attempt(&self, progress: &Progress) -> Result<(), Fault> {
         let Target { of, address, plan, .. } = self.target.as_ref();
         let port = plan.port.unwrap_or(address.port);
+        // What is large and rare is boxed: its size would be that of every probe's task.
         if let PlanKind::Agent = plan.kind {
             progress.reached(Stage::Agent);
-            return self.means.agents.run(&Asked { check: &plan.name, of, address, port }).await;
+            return Box::pin(self.means.agents.run(&Asked { check: &plan.name, of, address, port })).await;
         }
         let mut stream = tcp::connect(&self.means.resolver, &address.host, port).await?;
-        let shake = async |tls: &TlsPlan, stream: TcpStream| {
-            progress.reached(Stage::Handshake);
-            tls.shake(&address.host, stream).await
-        };
-        let authority = || Address { host: address.host.clone(), port }.to_string();
+        if let Some(tls) = plan.tls() {
+            return Box::pin(self.over_tls(tls, stream, port, progress)).await;
+        }
         match &plan.kind {
-            PlanKind::Agent | PlanKind::Tcp => {}
-            PlanKind::Tls(tls) => {
-                let mut stream = shake(tls, stream).await?;
+            PlanKind::Agent | PlanKind::Tls(_) | PlanKind::Tcp => tcp::let_go(&stream),
+            PlanKind::Http(http, _) => {
+                http::ask(http, &self.authority(port), &mut stream, progress).await?;
+                tcp::let_go(&stream);
+            }
+            PlanKind::Grpc(message, _) => {
+                tcp::without_delay(&stream);
+                let authority = self.authority(port);
+                let call = Call { scheme: Scheme::HTTP, authority, message, timeout: plan.timeout };
+                Box::pin(grpc::ask(call, stream, progress)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn over_tls(&self, tls: &TlsPlan, stream: TcpStream, port: u16, progress: &Progress) -> Result<(), Fault> {
+        let plan = &self.target.plan;
+        progress.reached(Stage::Handshake);
+        tcp::without_delay(&stream);
+        let mut stream = tls.shake(&self.target.address.host, stream).await?;
+        match &plan.kind {
+            PlanKind::Agent | PlanKind::Tcp | PlanKind::Tls(_) => {
                 // Said goodbye to, so that the server's log has no complaint. Whether it hears it is not asked.
                 let _ = stream.shutdown().await;
             }
-            PlanKind::Http(plan, None) => http::ask(plan, &authority(), &mut stream, progress).await?,
-            PlanKind::Http(plan, Some(tls)) => {
-                let mut stream = shake(tls, stream).await?;
-                http::ask(plan, &authority(), &mut stream, progress).await?;
+            PlanKind::Http(http, _) => {
+                http::ask(http, &self.authority(port), &mut stream, progress).await?;
+                tcp::let_go(stream.get_ref().0);
             }
-            PlanKind::Grpc(message, None) => {
-                let call = Call { scheme: Scheme::HTTP, authority: authority(), message, timeout: plan.timeout };
-                grpc::ask(call, stream, progress).await?;
-            }
-            PlanKind::Grpc(message, Some(tls)) => {
-                let stream = shake(tls, stream).await?;
-                let call = Call { scheme: Scheme::HTTPS, authority: authority(), message, timeout: plan.timeout };
+            PlanKind::Grpc(message, _) => {
+                let authority = self.authority(port);
+                let call = Call { scheme: Scheme::HTTPS, authority, message, timeout: plan.timeout };
                 grpc::ask(call, stream, progress).await?;
             }
         }
         Ok(())
+    }
+
+    /// What the instance is called in a request.
+    fn authority(&self, port: u16) -> String {
+        Address { host: self.target.address.host.clone(), port }.to_string()
     }
 }

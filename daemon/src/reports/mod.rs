@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   POST …/reports ───▶ Sums ──100 ms──▶ "calls"  ─┐
-//!   probes, calls ────▶ Totals ──1 s───▶ "totals" ─┼─▶ the leader's judge
+//!   probes, calls ────▶ Totals ──2 s───▶ "totals" ─┼─▶ the leader's judge
 //!   POST …/heartbeat ──────────3 ms────▶ "heartbeats" ┘
 //! ```
 
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use baton_client::view::{DroppedReport, FailureCounts, HeartbeatAnswer, ReportsAnswer};
+use baton_client::view::{DroppedReport, HeartbeatAnswer, ReportsAnswer};
 use baton_core::calls::{Call, CallCounts, CallOutcome, CallSlice, classify};
 use baton_core::id::{InstanceId, Revision, ServiceName};
 use baton_core::probe::LocalTime;
@@ -30,7 +30,7 @@ use crate::prober::Clock;
 use beats::{Beats, BeatsTask};
 use sums::{AGE_MAX, SumKey, Sums};
 use totals::Totals;
-use wire::{Beat, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, TotalsAsk};
+use wire::{Beat, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, Known, TotalsAsk};
 
 pub(crate) use beats::HeartbeatError;
 pub(crate) use totals::ProbeTally;
@@ -39,12 +39,12 @@ pub(crate) use totals::ProbeTally;
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// Sums that are told at a time: some two megabytes at most.
 const SLICES_PER_ASK: usize = 2_000;
-/// How often counts are told to the leader.
-const TOTALS_EVERY: Duration = Duration::from_secs(1);
+/// How often counts are told to the leader. Nothing is decided by them, and every probe changes one.
+const TOTALS_EVERY: Duration = Duration::from_secs(2);
 /// Counts that are told at a time: about a megabyte.
 const TOTALS_PER_ASK: usize = 2_000;
 /// How often the counts of instances that are gone are let go.
-const PRUNE_EVERY: u32 = 10;
+const PRUNE_EVERY: u32 = 5;
 /// How many dropped reports an answer names: enough to see what is wrong.
 const DROPPED_SHOWN: usize = 100;
 /// How long an answer waits for counts: they are a side matter, and must not hold up the rest.
@@ -174,12 +174,12 @@ impl Reports {
         answer
     }
 
-    /// What is counted of a service's instances, by the leader's word; `None` where it could not be asked in time.
-    pub(crate) async fn counts(&self, service: &ServiceName) -> Option<BTreeMap<InstanceId, FailureCounts>> {
+    /// What is known of a service's instances beside the log, by the leader's word; `None` where it could not be asked in time.
+    pub(crate) async fn counts(&self, service: &ServiceName) -> Option<BTreeMap<InstanceId, Known>> {
         let ask = serde_json::to_vec(&CountsAsk { service: service.clone() }).ok()?;
         let asked = self.inner.consensus.ask_leader(wire::COUNTS, ask.into());
         let answer = tokio::time::timeout(COUNTS_WITHIN, asked).await.ok()?.ok()?;
-        serde_json::from_slice::<CountsAnswer>(&answer).ok().map(|told| told.counts)
+        serde_json::from_slice::<CountsAnswer>(&answer).ok().map(|told| told.instances)
     }
 }
 

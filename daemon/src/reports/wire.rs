@@ -14,7 +14,7 @@ pub(crate) const CALLS: &str = "calls";
 pub(crate) const TOTALS: &str = "totals";
 /// Heartbeats: [`HeartbeatsAsk`], answered by [`HeartbeatsAnswer`].
 pub(crate) const HEARTBEATS: &str = "heartbeats";
-/// What is counted of a service's instances: [`CountsAsk`], answered by [`CountsAnswer`].
+/// What is known of a service's instances beside the log: [`CountsAsk`], answered by [`CountsAnswer`].
 pub(crate) const COUNTS: &str = "counts";
 
 /// Calls that clients reported to one node since it last told of them.
@@ -128,9 +128,19 @@ pub(crate) struct CountsAsk {
     pub service: ServiceName,
 }
 
-/// What is counted of each instance that anything is counted of.
+/// What the leader knows of an instance beside the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// How its probes and calls went.
+    pub counts: FailureCounts,
+    /// What its last heartbeat said of its lag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+}
+
+/// What is known of a service's instances.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct CountsAnswer {
     /// By instance.
-    pub counts: BTreeMap<InstanceId, FailureCounts>,
+    pub instances: BTreeMap<InstanceId, Known>,
 }

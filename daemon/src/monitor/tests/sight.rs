@@ -135,12 +135,12 @@ impl Play {
         for event in applied.events.into_iter().map(|recorded| recorded.event) {
             let instance = event.instance.map(|id| id.to_string()).unwrap_or_default();
             let to = event.to.flatten().unwrap_or_default();
-            match (event.kind, event.node) {
-                (EventKind::VerdictChanged, Some(node)) => {
-                    self.said.push(Said { at: self.now, node, instance, verdict: to });
-                }
-                (EventKind::InstanceHealthChanged, _) => self.health.push((self.now, instance, to)),
-                _other => {}
+            if event.kind == EventKind::InstanceHealthChanged {
+                self.health.push((self.now, instance, to));
+            } else if event.kind == EventKind::VerdictChanged
+                && let Some(node) = event.node
+            {
+                self.said.push(Said { at: self.now, node, instance, verdict: to });
             }
         }
         for node in self.nodes.values_mut() {

@@ -56,13 +56,13 @@ fn watching(kind: CheckKind) -> Check {
     Check { watch: true, ..check(kind) }
 }
 
-/// A prober that holds a connection to `address` and probes it every ten seconds.
+/// A prober that holds a connection to `address` and probes it every hour.
 async fn holding(address: SocketAddr, kind: CheckKind) -> (Prober, TargetId) {
     let mut prober = prober();
-    let id = prober.insert(target(address, &Check { interval: Millis(10_000), ..watching(kind) }));
+    let id = prober.insert(target(address, &Check { interval: Millis::secs(3_600), ..watching(kind) }));
     assert_eq!(results(&mut prober).await.remove(0).seen, Ok(Outcome::Success));
     prober.pace(id, Pace::Normal);
-    assert!(quiet(&mut prober, Duration::from_millis(100)).await, "nothing more is due for seconds");
+    assert!(quiet(&mut prober, Duration::from_millis(100)).await, "nothing more is due for long");
     (prober, id)
 }
 

@@ -1,6 +1,7 @@
 //! The prober against real sockets on loopback: everything an instance can do wrong, and that it costs nobody else.
 
 mod agent;
+mod closing;
 mod grpc;
 mod held;
 mod tls;
