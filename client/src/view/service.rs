@@ -26,7 +26,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// What an instance is to its service at `now`.
+    /// What an instance is to its service at `now`, by the rules of `pick`.
     pub fn of(service: &Service, instance: &Instance, now: ClusterTime) -> Self {
         let active = match service.spec.mode {
             Mode::ActivePassive => service.is_active(&instance.id),

@@ -115,7 +115,9 @@ pub struct Registration {
     pub weight: u32,
     /// Where the signs of its life come from.
     pub liveness: Liveness,
-    /// How long it may be missing before it is removed; null for never.
+    /// How long it may be missing before it is removed; null for never. Missing is what is `unhealthy`, and what
+    /// heartbeats and is not heard. The active, and whoever held its `active_passive` service last, is never removed by
+    /// time, nor is an instance that an operator has taken out.
     #[serde(default)]
     pub deregister_after: Option<Millis>,
     /// The operator's own labels.

@@ -252,7 +252,7 @@ pub struct Detection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BreakerPolicy {
-    /// Failures in a row that open it.
+    /// Failed calls in a row that open it.
     pub consecutive_failures: u32,
     /// The share of failures, 0 to 1, that opens it.
     pub error_rate: f64,
@@ -280,17 +280,20 @@ pub struct BreakerPolicy {
 pub struct RecoveryPolicy {
     /// By which strategy.
     pub strategy: RecoveryStrategy,
-    /// How long an instance that failed again and again is held back.
+    /// How long an instance that failed again and again is no candidate for an automatic move; an operator's move does
+    /// not wait for it. `"0s"`: never.
     pub cooldown: Millis,
-    /// Failures in a row that start the cool-down.
+    /// Failures in a row that start the cool-down. What is counted is how many times in a row the instance became
+    /// `unhealthy`, without having been well for `cooldown` between; not failed probes or calls. "Three failed calls in a
+    /// row and it is left alone for five minutes" is the breaker's: `consecutive_failures` 3 with `open_for` `"5m"`.
     pub cooldown_after: u32,
-    /// `gradual`: the first delay.
+    /// `gradual`: how long an instance must have been well before it is taken back after its first failure.
     pub initial_delay: Millis,
-    /// `gradual`: the longest delay.
+    /// `gradual`: the longest such delay.
     pub max_delay: Millis,
     /// `gradual`: growth of the delay from failure to failure.
     pub multiplier: f64,
-    /// Time in which the weight goes from 10 % to full.
+    /// `gradual`: time in which the weight goes from 10 % to full.
     pub ramp: Millis,
     /// `probing`: extra good probes wanted.
     pub probes: u32,

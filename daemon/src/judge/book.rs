@@ -17,6 +17,7 @@ use baton_core::id::{InstanceId, NodeId, ServiceName};
 use baton_core::policy::{Liveness, Spec};
 use baton_core::probe::{LocalTime, Verdict};
 use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
+use baton_core::time::ClusterTime;
 
 use super::counts::Counts;
 use super::watched::{BreakerWish, Fate, Watched};
@@ -241,8 +242,8 @@ impl Book {
         answer
     }
 
-    /// Takes note of a heartbeat.
-    pub(super) fn beat(&mut self, state: &State, beat: &Beat, now: LocalTime) -> BeatAnswer {
+    /// Takes note of a heartbeat, at `at` by the decision clock.
+    pub(super) fn beat(&mut self, state: &State, beat: &Beat, now: LocalTime, at: ClusterTime) -> BeatAnswer {
         let Some(service) = state.service(&beat.service) else { return BeatAnswer::NoSuchService };
         let Some(instance) = service.instances.get(&beat.instance) else { return BeatAnswer::NoSuchInstance };
         match instance.registration.liveness {
@@ -265,7 +266,7 @@ impl Book {
             self.dirty.insert(key);
         }
         BeatAnswer::Taken(HeartbeatAnswer {
-            role: Role::of(service, instance, state.meta.cluster_time),
+            role: Role::of(service, instance, at),
             token: service.active_token().filter(|_| service.is_active(&instance.id)),
             phase: service.assignment.phase,
         })

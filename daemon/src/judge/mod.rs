@@ -284,7 +284,8 @@ impl Tenure {
                 Some(Bytes::new())
             }
             Asked::Heartbeats(ask) => {
-                let answers = ask.beats.iter().map(|beat| self.book.beat(&view.state, beat, now)).collect();
+                let at = self.consensus.now().time;
+                let answers = ask.beats.iter().map(|beat| self.book.beat(&view.state, beat, now, at)).collect();
                 encoded(&HeartbeatsAnswer { answers })
             }
             Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask)),

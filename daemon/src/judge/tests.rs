@@ -137,7 +137,7 @@ impl World {
     fn beat(&mut self, instance: &str, session: &str, state: HeartbeatState) -> BeatAnswer {
         let beat = Beat { service: orders(), instance: id(instance), session: session.to_owned(), state, lag: None };
         let now = self.local();
-        self.book.beat(&self.state, &beat, now)
+        self.book.beat(&self.state, &beat, now, ClusterTime(self.now))
     }
 
     fn judgements(&mut self) -> Option<JudgementsRecord> {
