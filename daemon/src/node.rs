@@ -9,7 +9,9 @@ use std::time::Duration;
 use baton_core::command::{Command, NodeAnnounce};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +48,9 @@ pub(crate) enum NodeError {
     /// What is measured cannot be collected.
     #[error("metrics cannot be collected: {0}")]
     Metrics(metrics_exporter_prometheus::BuildError),
+    /// The prober's runtime cannot be had.
+    #[error("the prober cannot be started: {0}")]
+    Runtime(io::Error),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -105,16 +110,10 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
             task.await;
         });
     };
-    vital(
-        "the monitor",
-        Box::pin(monitor::run(
-            config.node_id,
-            config.probe.clone(),
-            consensus.clone(),
-            reports.probe_tally(),
-            shutdown.clone(),
-        )),
-    );
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Runtime)?;
+    let (node, probe, tally) = (config.node_id, config.probe.clone(), reports.probe_tally());
+    let monitor = monitor::run(node, probe, consensus.clone(), tally, shutdown.clone());
+    vital("the monitor", Box::pin(on_a_thread_of_its_own(own, monitor)));
     vital("the judge", Box::pin(judge_task.run(shutdown.clone())));
     vital("what tells the leader of reports", Box::pin(reports_task.run(shutdown.clone())));
     vital("the controller", Box::pin(controller::run(consensus.clone(), shutdown.clone())));
@@ -136,6 +135,17 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     }
     consensus.shutdown().await;
     ended
+}
+
+/// Runs `work` on a runtime that nothing else runs on. Probes are thousands of short tasks that wait for the kernel: on one
+/// thread none of them wakes another thread up, and what the API is busy with does not make their timers late.
+async fn on_a_thread_of_its_own(own: Runtime, work: impl Future<Output = ()> + Send + 'static) {
+    let ended = tokio::task::spawn_blocking(move || own.block_on(work)).await;
+    if let Err(panic) = ended.map_err(JoinError::try_into_panic)
+        && let Ok(panic) = panic
+    {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 async fn wait_for_the_end(consensus: &Consensus, exit_when_stdin_closes: bool) -> Result<(), NodeError> {

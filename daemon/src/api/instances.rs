@@ -41,7 +41,8 @@ pub(crate) async fn list(
     let mut items: Vec<InstanceView> =
         rest.by_ref().take(listing.limit).map(|(_, one)| views::instance(&view.state, service, one, now)).collect();
     let more = rest.next().is_some();
-    views::count(&mut items, &counts(&state, listing.fresh.consistency, &name).await);
+    let ids = items.iter().map(|item| item.id.clone()).collect();
+    views::count(&mut items, &counts(&state, listing.fresh.consistency, &name, Some(ids)).await);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
     Ok(Answer::json(&InstancePage { items, next_cursor })?.at(view.state.meta.revision))
 }
@@ -115,7 +116,7 @@ pub(crate) async fn get(
     let view = read(&state, consistency).await?;
     let (service, instance) = instance_in(&view, &service, &instance)?;
     let mut told = views::instance(&view.state, service, instance, state.consensus.now().time);
-    let counts = counts(&state, consistency, &service.name).await;
+    let counts = counts(&state, consistency, &service.name, Some(vec![instance.id.clone()])).await;
     views::count(std::slice::from_mut(&mut told), &counts);
     let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(instance.generation))

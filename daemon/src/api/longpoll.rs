@@ -13,6 +13,7 @@ use super::ApiState;
 use super::error::ApiError;
 use super::query::{Consistency, Fresh};
 use super::views::CountsOf;
+use crate::reports::CountsAsk;
 use crate::store::View;
 
 /// A view that is as fresh as was asked for.
@@ -61,10 +62,15 @@ pub(crate) async fn read_changed(
     }
 }
 
-/// What is counted of a service's instances: the leader's word, so a stale answer does without.
-pub(crate) async fn counts(state: &ApiState, consistency: Consistency, service: &ServiceName) -> CountsOf {
+/// What is counted of these instances, or of all of a service: the leader's word, so a stale answer does without.
+pub(crate) async fn counts(
+    state: &ApiState,
+    consistency: Consistency,
+    service: &ServiceName,
+    instances: Option<Vec<InstanceId>>,
+) -> CountsOf {
     match consistency {
-        Consistency::Linearizable => state.reports.counts(service).await,
+        Consistency::Linearizable => state.reports.counts(&CountsAsk { service: service.clone(), instances }).await,
         Consistency::Stale => None,
     }
 }

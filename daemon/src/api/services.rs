@@ -110,7 +110,7 @@ pub(crate) async fn get(
     let view = read_changed(&state, &fresh, |view| view.state.service(&name).map(|service| service.changed)).await?;
     let service = service_in(&view, &name)?;
     let mut told = views::service(&view.state, service, state.consensus.now().time);
-    views::count(&mut told.instances, &counts(&state, fresh.consistency, &name).await);
+    views::count(&mut told.instances, &counts(&state, fresh.consistency, &name, None).await);
     let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(service.generation))
 }

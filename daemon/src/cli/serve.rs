@@ -25,6 +25,7 @@ pub(super) async fn run(args: ServeArgs) -> Exit {
                 | node::NodeError::Store(_)
                 | node::NodeError::Consensus(_)
                 | node::NodeError::Metrics(_)
+                | node::NodeError::Runtime(_)
                 | node::NodeError::Signals(_)
                 | node::NodeError::Stopped(_) => Exit::Error,
             }

@@ -21,7 +21,9 @@ use baton_core::time::ClusterTime;
 
 use super::counts::Counts;
 use super::watched::{BreakerWish, Fate, Watched};
-use crate::reports::wire::{Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, Known, SliceOf, TotalsAsk};
+use crate::reports::wire::{
+    Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, Known, SliceOf, TotalsAsk,
+};
 
 /// The most judgements in one command: a log entry of a few hundred kilobytes at most.
 pub(super) const JUDGEMENTS_MAX: usize = 500;
@@ -230,6 +232,8 @@ impl Book {
                 continue;
             };
             let watched = self.watch(service, instance, now);
+            // What the instance is now may be news that has not come by yet.
+            watched.follow(&service.spec, instance, now);
             watched.observe_calls(&instance.breaker, slice, now);
             let key = (service.name.clone(), instance.id.clone());
             self.breakers.insert(key.clone());
@@ -274,14 +278,19 @@ impl Book {
     }
 
     /// What is known of a service's instances beside the log.
-    pub(super) fn counts(&self, state: &State, name: &ServiceName) -> CountsAnswer {
+    pub(super) fn counts(&self, state: &State, ask: &CountsAsk) -> CountsAnswer {
+        let name = &ask.service;
+        let Some(service) = state.service(name) else { return CountsAnswer::default() };
         let held = self.watched.get(name);
-        let instances = state.service(name).into_iter().flat_map(|service| service.instances.values());
-        let known = instances.map(|instance| {
-            let lag = held.and_then(|held| held.get(&instance.id)).and_then(|watched| watched.lag());
+        let known = |instance: &Arc<Instance>| {
+            let lag = held.and_then(|held| held.get(&instance.id)).and_then(Watched::lag);
             (instance.id.clone(), Known { counts: self.counts.of(name, instance), lag })
-        });
-        CountsAnswer { instances: known.collect() }
+        };
+        let instances = match &ask.instances {
+            Some(ids) => ids.iter().filter_map(|id| service.instances.get(id)).map(known).collect(),
+            None => service.instances.values().map(known).collect(),
+        };
+        CountsAnswer { instances }
     }
 
     /// Lets time pass for windows: some may have emptied.

@@ -288,7 +288,7 @@ impl Tenure {
                 let answers = ask.beats.iter().map(|beat| self.book.beat(&view.state, beat, now, at)).collect();
                 encoded(&HeartbeatsAnswer { answers })
             }
-            Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask.service)),
+            Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask)),
         };
         if let Some(told) = told {
             // Whoever no longer waits needs no answer.

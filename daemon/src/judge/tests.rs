@@ -18,7 +18,7 @@ use baton_core::time::{ClusterTime, Millis, WallTime};
 
 use super::book::Book;
 use super::watched::{Fate, Rhythm};
-use crate::reports::wire::{Beat, BeatAnswer, CallsAsk, SliceOf, TotalOf, TotalsAsk};
+use crate::reports::wire::{Beat, BeatAnswer, CallsAsk, CountsAsk, SliceOf, TotalOf, TotalsAsk};
 
 /// A leader with its book, and the log in the test's hands.
 struct World {
@@ -542,7 +542,9 @@ fn counts_of_all_nodes_add_up_and_go_with_their_epoch() {
         let total =
             TotalOf { service: orders(), instance: id("a"), epoch, probes: timeouts(probes), calls: timeouts(calls) };
         world.book.totals(&world.state, node, TotalsAsk { boot, totals: vec![total] });
-        let counts = world.book.counts(&world.state, &orders()).instances[&id("a")].counts;
+        let counts = world.book.counts(&world.state, &CountsAsk { service: orders(), instances: None }).instances
+            [&id("a")]
+            .counts;
         (counts.probes.timeout, counts.calls.timeout)
     };
     let epoch = world.instance("a").epoch;
@@ -554,7 +556,7 @@ fn counts_of_all_nodes_add_up_and_go_with_their_epoch() {
     let (service, instance) = (orders(), id("a"));
     let (reason, actor) = ("looked at it".to_owned(), "ann".to_owned());
     world.commit(Command::InstanceReset(InstanceReset { service, instance, reason, actor }));
-    let counts = world.book.counts(&world.state, &orders());
+    let counts = world.book.counts(&world.state, &CountsAsk { service: orders(), instances: None });
     assert_eq!(counts.instances[&id("a")].counts.probes, CallCounts::default());
     let epoch = world.instance("a").epoch;
     assert_eq!(told(&mut world, 2, 1, 1, 0, epoch), (1, 0));

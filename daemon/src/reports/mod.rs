@@ -30,7 +30,8 @@ use crate::prober::Clock;
 use beats::{Beats, BeatsTask};
 use sums::{AGE_MAX, SumKey, Sums};
 use totals::Totals;
-use wire::{Beat, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, Known, TotalsAsk};
+pub(crate) use wire::CountsAsk;
+use wire::{Beat, CallsAnswer, CallsAsk, CountsAnswer, Known, TotalsAsk};
 
 pub(crate) use beats::HeartbeatError;
 pub(crate) use totals::ProbeTally;
@@ -174,9 +175,9 @@ impl Reports {
         answer
     }
 
-    /// What is known of a service's instances beside the log, by the leader's word; `None` where it could not be asked in time.
-    pub(crate) async fn counts(&self, service: &ServiceName) -> Option<BTreeMap<InstanceId, Known>> {
-        let ask = serde_json::to_vec(&CountsAsk { service: service.clone() }).ok()?;
+    /// What is known of instances beside the log, by the leader's word; `None` where it could not be asked in time.
+    pub(crate) async fn counts(&self, ask: &CountsAsk) -> Option<BTreeMap<InstanceId, Known>> {
+        let ask = serde_json::to_vec(ask).ok()?;
         let asked = self.inner.consensus.ask_leader(wire::COUNTS, ask.into());
         let answer = tokio::time::timeout(COUNTS_WITHIN, asked).await.ok()?.ok()?;
         serde_json::from_slice::<CountsAnswer>(&answer).ok().map(|told| told.instances)

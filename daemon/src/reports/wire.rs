@@ -126,6 +126,9 @@ pub(crate) enum BeatAnswer {
 pub(crate) struct CountsAsk {
     /// The service.
     pub service: ServiceName,
+    /// Its instances that are asked about; all of them where this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<Vec<InstanceId>>,
 }
 
 /// What the leader knows of an instance beside the log.
