@@ -89,6 +89,11 @@ impl Breaker {
         }
     }
 
+    /// The breaker of an instance that was stored before there were breakers.
+    pub(crate) const fn untouched() -> Self {
+        Self::closed(ClusterTime(0))
+    }
+
     /// Whether a call may be let through at `now` without asking for a trial, or with one.
     pub fn lets_through(&self, policy: &BreakerPolicy, now: ClusterTime) -> Lets {
         match self.state {

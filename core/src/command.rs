@@ -246,8 +246,11 @@ pub struct TrialGrant {
 pub struct InstancesDue {
     /// The service.
     pub service: ServiceName,
-    /// The instances.
+    /// Those whose breaker, recovery or operator's word has come to an end.
     pub instances: Vec<InstanceId>,
+    /// Those that were missing for too long and are to be removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<InstanceId>,
 }
 
 /// An operator's word about an instance.

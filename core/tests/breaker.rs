@@ -187,7 +187,13 @@ fn an_open_breaker_takes_it_from_candidacy_and_an_active_keeps_its_token() {
 fn nothing_is_due_before_its_time_whoever_says_so() {
     let mut world = World::orders();
     world.trip("b", 1, 5).expect("it opens");
-    let due = || Command::InstancesDue(InstancesDue { service: service("orders"), instances: vec![instance("b")] });
+    let due = || {
+        Command::InstancesDue(InstancesDue {
+            service: service("orders"),
+            instances: vec![instance("b")],
+            missing: Vec::new(),
+        })
+    };
     world.wait(Millis(29_999));
     world.must(due());
     assert_eq!(world.breaker("b").state, Open, "the clock of the entry decides, not the proposer");

@@ -24,6 +24,8 @@ use proptest::prelude::*;
 use support::acts::{admin, grant, judgement, reset, tried, trip};
 use support::{announce, delete_instance, instance, put_instance, put_service, service, verdicts};
 
+/// The leader of these runs has led for long.
+const LED: Millis = Millis::secs(3_600);
 const SERVICES: [&str; 2] = ["orders", "bills"];
 const INSTANCES: [&str; 3] = ["a", "b", "c"];
 
@@ -237,10 +239,11 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
             Some(admin(SERVICES[*service], INSTANCES[*at], to, lasts))
         }
         Act::Reset { service, instance: at } => Some(reset(SERVICES[*service], INSTANCES[*at])),
-        Act::Due { service, blind: false } => instances_due(state.service(&name(*service))?, now).command,
+        Act::Due { service, blind: false } => instances_due(state.service(&name(*service))?, now, LED).command,
         Act::Due { service, blind: true } => Some(Command::InstancesDue(InstancesDue {
             service: name(*service),
             instances: INSTANCES.map(instance).to_vec(),
+            missing: INSTANCES.map(instance).to_vec(),
         })),
         Act::Announce { node } => Some(announce(*node)),
         Act::Lost { node } => Some(Command::ObserverLost { node: *node, silent_for: Millis(3_000) }),
@@ -488,11 +491,11 @@ fn check_instances(before: &State, after: &State, events: &[baton_core::apply::R
 fn check_nothing_spins(state: &State, index: u64, now: ClusterTime) -> Result<(), TestCaseError> {
     let mut after = state.clone();
     for service in state.services.values() {
-        let Some(command) = instances_due(service, now).command else { continue };
+        let Some(command) = instances_due(service, now, LED).command else { continue };
         let batch = Batch { time: now, wall: WallTime(now.0 as i64), commands: vec![command.clone()] };
         let replies = apply_batch(&mut after, index, &batch).replies;
         prop_assert!(replies[0].is_ok(), "{:?}", replies);
-        let again = after.service(&service.name).map(|service| instances_due(service, now).command);
+        let again = after.service(&service.name).map(|service| instances_due(service, now, LED).command);
         prop_assert_eq!(again, Some(None), "done, and still due: {:?}", command);
     }
     Ok(())

@@ -348,7 +348,7 @@ fn being_taken_out_while_it_is_held_back_neither_spins_nor_shortens_the_delay() 
         world.pass(Millis(500));
         world.admin("b", state, lasts).expect("taken");
         world.pass(Millis::secs(30));
-        let due = instances_due(world.service("orders"), world.now);
+        let due = instances_due(world.service("orders"), world.now, Millis::secs(3_600));
         assert_eq!(due.command, None, "{state}: nothing is due, again and again");
         world.admin("b", AdminState::Enabled, None).expect("taken");
         world.everyone_says("orders", "b", Verdict::Up);
@@ -417,7 +417,11 @@ fn what_is_refused_changes_nothing() {
         admin("nothing", "a", AdminState::Draining, None),
         reset("orders", "nobody"),
         reset("nothing", "a"),
-        Command::InstancesDue(InstancesDue { service: service("nothing"), instances: vec![instance("a")] }),
+        Command::InstancesDue(InstancesDue {
+            service: service("nothing"),
+            instances: vec![instance("a")],
+            missing: Vec::new(),
+        }),
     ] {
         let refusal = world.refused(command.clone());
         assert!(
@@ -435,7 +439,11 @@ fn what_is_not_due_yet_is_left_alone_whoever_says_so() {
     world.admin("c", AdminState::Draining, Some(Millis::secs(60))).expect("taken");
     let before = world.state.clone();
     let instances = ["a", "b", "c", "gone"].map(instance).to_vec();
-    world.must(Command::InstancesDue(InstancesDue { service: service("orders"), instances }));
+    world.must(Command::InstancesDue(InstancesDue {
+        service: service("orders"),
+        instances: instances.clone(),
+        missing: instances,
+    }));
     assert_eq!(unclocked(&before), unclocked(&world.state));
 }
 
@@ -466,4 +474,75 @@ fn unclocked(state: &State) -> State {
     let mut state = state.clone();
     state.meta.cluster_time = Default::default();
     state
+}
+
+#[test]
+fn one_that_heartbeats_well_is_not_missing_because_nobody_can_probe_it() {
+    let mut world = orders(|_| {});
+    world.put_instance("orders", "h", |registration| {
+        registration.liveness = Liveness::Heartbeat;
+        registration.deregister_after = Some(Millis::secs(60));
+    });
+    world.judge("h", Source::Heartbeats, Verdict::Up).expect("taken");
+    assert_eq!(world.health("h"), Health::Unknown, "it has a check, and nobody can look");
+    world.pass(Millis::secs(600));
+    assert_eq!(world.health("h"), Health::Unknown, "it is still there");
+    world.judge("h", Source::Heartbeats, Verdict::Down).expect("taken");
+    world.pass(Millis::secs(61));
+    assert!(world.state.instance(&service("orders"), &instance("h")).is_none(), "now it is missing");
+}
+
+#[test]
+fn a_new_leader_removes_nobody_before_they_could_be_seen() {
+    let mut world = orders(|_| {});
+    world.put_instance("orders", "c", |registration| registration.deregister_after = Some(Millis::secs(60)));
+    world.everyone_says("orders", "c", Verdict::Down);
+    // Two hours without a quorum: the clock went on, and nobody could say that it is well.
+    world.wait(Millis::secs(7_200));
+    let due = instances_due(world.service("orders"), world.now, Millis(500));
+    assert_eq!((due.command, due.wake_at), (None, Some(world.now.plus(Millis(9_500)))));
+    world.wait(Millis(9_500));
+    assert!(instances_due(world.service("orders"), world.now, Millis::secs(10)).command.is_some());
+}
+
+#[test]
+fn a_new_session_is_a_new_incarnation_with_new_patience() {
+    let mut world = orders(|_| {});
+    let beats = |registration: &mut baton_core::policy::Registration| {
+        registration.liveness = Liveness::Heartbeat;
+        registration.deregister_after = Some(Millis::secs(60));
+        registration.address = None;
+    };
+    world.put_instance("orders", "h", beats);
+    world.judge("h", Source::Heartbeats, Verdict::Up).expect("taken");
+    assert_eq!(world.health("h"), Health::Healthy);
+    world.put_instance("orders", "h", beats);
+    assert_eq!(world.health("h"), Health::Unknown, "the old one's heartbeats say nothing of the new one");
+    world.pass(Millis::secs(59));
+    world.put_instance("orders", "h", beats);
+    world.pass(Millis::secs(59));
+    assert!(world.state.instance(&service("orders"), &instance("h")).is_some(), "it registered a minute ago");
+}
+
+#[test]
+fn another_address_is_another_instance_to_its_breaker() {
+    let mut world = orders(|_| {});
+    let generation = world.breaker("b").generation;
+    world.trip("b", generation, 5).expect("it opens");
+    let open = world.breaker("b").generation;
+    world.put_instance("orders", "b", |registration| registration.address = "127.0.0.1:81".parse().ok());
+    assert_eq!(world.breaker("b").state, BreakerState::Closed);
+    assert!(world.breaker("b").generation > open, "calls to the old address are late");
+}
+
+#[test]
+fn one_that_sees_it_well_vetoes_clients_too() {
+    let mut world = orders(|_| {});
+    world.put_service("orders", |spec| spec.detection.veto = true);
+    world.judge("a", Source::Calls, Verdict::Down).expect("taken");
+    assert_eq!(world.health("a"), Health::Suspect, "three observers see it well");
+    for node in 1..=3 {
+        world.verdict(node, "orders", "a", Verdict::Unknown).expect("taken");
+    }
+    assert_eq!(world.health("a"), Health::Unhealthy, "nobody does any more");
 }

@@ -9,7 +9,7 @@ use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::policy::{Liveness, Mode, Registration};
 use crate::probe::Health;
-use crate::state::{Admin, Change, INSTANCES_MAX, Instance, Service};
+use crate::state::{Admin, Change, INSTANCES_MAX, Instance, Service, Source};
 
 impl Entry<'_> {
     pub(super) fn instance_put(&mut self, put: &InstancePut) -> Reply {
@@ -103,6 +103,8 @@ impl Entry<'_> {
         }
         if reprobed {
             self.start_epoch(&put.service, &put.instance, revision);
+        } else if session.is_some() {
+            self.start_session(&put.service, &put.instance, revision);
         }
         Ok(Done::Stored { created: false, generation, session })
     }
@@ -143,6 +145,21 @@ impl Entry<'_> {
         Ok(())
     }
 
+    /// Another incarnation heartbeats from now on: it has shown no sign of life yet, and the patience with it begins anew.
+    fn start_session(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
+        if let Some(instance) = self.instance_mut(service, id) {
+            instance.judged.remove(&Source::Heartbeats);
+        }
+        self.count_instance_again(service, id, cause);
+        let now = self.now;
+        if let Some(instance) = self.instance_mut(service, id) {
+            match instance.health {
+                Health::Unknown | Health::Unhealthy => instance.health_since = now,
+                Health::Healthy | Health::Suspect | Health::Isolated => {}
+            }
+        }
+    }
+
     /// Something else is looked at from now on: what was held is about something that is no longer there.
     pub(super) fn start_epoch(&mut self, service: &ServiceName, id: &InstanceId, cause: Revision) {
         if let Some(instance) = self.instance_mut(service, id) {
@@ -150,6 +167,10 @@ impl Entry<'_> {
             instance.verdicts = imbl::OrdMap::new();
             instance.judged = imbl::OrdMap::new();
         }
+        // Calls that are still under way were made to what is no longer there: their generation is over.
+        let now = self.now;
+        let changed = self.instance_mut(service, id).and_then(|instance| instance.breaker.reset(now));
+        self.tell_breaker(service, id, changed, Some(cause));
         self.count_instance_again(service, id, cause);
     }
 }

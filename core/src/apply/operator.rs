@@ -76,13 +76,10 @@ impl Entry<'_> {
         let told = format!("{actor} reset it (breaker, cool-down, recovery and all that was seen of it): {reason}");
         let revision =
             self.emit(Draft::new(EventKind::InstanceReset, told).service(service).instance(id).actor(Some(actor)));
-        let now = self.now;
-        let changed = self.instance_mut(service, id).and_then(|instance| {
+        if let Some(instance) = self.instance_mut(service, id) {
             instance.recovery = None;
-            instance.breaker.reset(now)
-        });
-        self.tell_breaker(service, id, changed, Some(revision));
-        // A new epoch: every observer and the leader begin with empty windows.
+        }
+        // A new epoch: every observer and the leader begin with empty windows, and the breaker is closed.
         self.start_epoch(service, id, revision);
         Ok(Done::Ok)
     }
@@ -91,7 +88,23 @@ impl Entry<'_> {
         for id in &due.instances {
             self.instance_due(&due.service, id)?;
         }
+        for id in &due.missing {
+            self.instance_missing(&due.service, id)?;
+        }
         Ok(Done::Ok)
+    }
+
+    /// Removes an instance that is missing for too long, by the clock of this entry.
+    fn instance_missing(&mut self, service: &ServiceName, id: &InstanceId) -> Result<(), Refusal> {
+        let known = self.service(service)?;
+        let Some(instance) = known.instances.get(id) else { return Ok(()) };
+        if let Some(after) = instance.registration.deregister_after
+            && instance.deregistered_at(&known).is_some_and(|at| self.now >= at)
+        {
+            let told = format!("deregistered: it was {} for longer than deregister_after ({after})", instance.health);
+            self.deregister(&known, instance, &told, None)?;
+        }
+        Ok(())
     }
 
     /// Does what the time has come for, by the clock of this entry and not by the proposer's.
@@ -99,13 +112,6 @@ impl Entry<'_> {
         let known = self.service(service)?;
         let Some(instance) = known.instances.get(id).cloned() else { return Ok(()) };
         let now = self.now;
-        if let Some(after) = instance.registration.deregister_after
-            && instance.deregistered_at(&known).is_some_and(|at| now >= at)
-        {
-            let told = format!("deregistered: it was {} for longer than deregister_after ({after})", instance.health);
-            self.deregister(&known, &instance, &told, None)?;
-            return Ok(());
-        }
         if instance.admin.ends.is_some_and(|ends| now >= ends) {
             let told = format!("the time given for \"{}\" is over ({})", instance.admin.state, instance.admin.reason);
             let admin = Admin { at: now, ..Admin::enabled(self.wall) };

@@ -239,10 +239,8 @@ fn health_reason(
                 format!("{doubts}{cools}")
             }
         }
-        Health::Suspect if counts.vetoed() => {
-            format!(
-                "{down} of {observers} observers say down, but {up} see it well, and one is enough to veto: {doubts}"
-            )
+        Health::Suspect if counts.vetoed => {
+            format!("{up} of {observers} observers see it well, and one is enough to veto that it is down: {doubts}")
         }
         Health::Suspect if down + suspect == 0 => doubts,
         Health::Suspect => {

@@ -104,6 +104,9 @@ impl Trip {
 ///
 /// Silence heals nobody. Whoever is down is called no more, and then its windows empty: that says nothing about it, so what
 /// time alone would make better becomes `unknown`, and only a call that was told of makes it `up`.
+///
+/// Few calls accuse nobody: a row of failures alone makes an instance `down` only among at least `error_rate.min_requests`
+/// calls within the window of the error rate, and `suspect` before. The breaker does not wait for that.
 #[derive(Clone, Debug)]
 pub struct CallJudge {
     all: Combination<CallParts>,
@@ -144,6 +147,18 @@ impl CallJudge {
         self.trip.reset();
     }
 
+    /// What its parts say together, where a row among few calls is no more than a doubt.
+    fn judged(&self) -> Verdict {
+        let CallParts { row, errors, slow } = self.all.parts();
+        // The error rate is unknown exactly while too few calls were made.
+        let alone =
+            row.verdict() == Verdict::Down && errors.verdict() == Verdict::Unknown && slow.verdict() != Verdict::Down;
+        match self.all.verdict() {
+            Verdict::Down if alone => Verdict::Suspect,
+            verdict @ (Verdict::Unknown | Verdict::Up | Verdict::Suspect | Verdict::Down) => verdict,
+        }
+    }
+
     /// The slow-call detector, for who wants to show its limit.
     pub const fn slow(&self) -> &SlowCallDetector {
         &self.all.parts().slow
@@ -157,12 +172,13 @@ impl Detector for CallJudge {
             Observation::Probe { .. } | Observation::Heartbeat(_) => return None,
         }
         self.all.observe(seen, now);
-        turn(&mut self.verdict, self.all.verdict())
+        let next = self.judged();
+        turn(&mut self.verdict, next)
     }
 
     fn tick(&mut self, now: LocalTime) -> Option<Verdict> {
         self.all.tick(now);
-        let next = match (self.verdict, self.all.verdict()) {
+        let next = match (self.verdict, self.judged()) {
             (Verdict::Down, Verdict::Suspect) => Verdict::Down,
             (Verdict::Unknown | Verdict::Suspect | Verdict::Down, Verdict::Up) => Verdict::Unknown,
             (Verdict::Up, Verdict::Up) => Verdict::Up,
@@ -290,7 +306,17 @@ mod tests {
         let mut any = judge(Combine::Any);
         observe(&mut any, 0, "..........xxxxxx.........");
         assert_eq!(any.breaker_signal().map(|numbers| numbers.consecutive_failures), Some(6));
-        assert_eq!(any.verdict(), Verdict::Suspect);
+        assert_eq!(any.verdict(), Verdict::Up, "the last calls went well");
+    }
+
+    #[test]
+    fn a_row_among_few_calls_is_a_doubt_and_opens_the_breaker() {
+        let mut any = judge(Combine::Any);
+        assert_eq!(observe(&mut any, 0, "xxxxxx"), Some(Verdict::Suspect), "six calls, and ten are wanted");
+        assert!(any.breaker_signal().is_some());
+        assert_eq!(observe(&mut any, 100, "xxxx"), Some(Verdict::Down));
+        let mut busy = judge(Combine::Any);
+        assert_eq!(observe(&mut busy, 0, "...............xxxxx"), Some(Verdict::Down));
     }
 
     #[test]

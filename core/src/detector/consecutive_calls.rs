@@ -56,8 +56,8 @@ pub struct ConsecutiveCalls {
 }
 
 impl ConsecutiveCalls {
-    /// A detector that has seen nothing. It is `down` from `fall` failures in a row on (0 is taken as 1) and `suspect` from
-    /// half of that, so that single failures among many calls are no news.
+    /// A detector that has seen nothing. It is `down` from `fall` failures in a row on (0 is taken as 1). Shorter
+    /// rows among many calls are no news, and one that is over when its slice ends is the breaker's business alone.
     ///
     /// Nobody calls an instance that is down, and then nothing would ever clear it. So after `patience` without a call it
     /// holds `unknown`. The row is still remembered: where calls are rare, the next failure continues it.
@@ -84,7 +84,7 @@ impl Detector for ConsecutiveCalls {
             return self.tick(now);
         }
         self.heard = Some(now);
-        let longest = self.row.follow(slice);
+        self.row.follow(slice);
         self.since = match self.since {
             _ if self.row.length == 0 => None,
             Some(since) if slice.one_run() => Some(since),
@@ -93,12 +93,11 @@ impl Detector for ConsecutiveCalls {
         self.class = slice.last_failure.or(self.class);
         let next = if self.row.length >= self.fall {
             Verdict::Down
-        } else if longest >= self.fall.div_ceil(2) {
-            Verdict::Suspect
         } else if self.row.length == 0 {
             Verdict::Up
         } else {
-            // A short row: it takes nothing back and clears nobody. A long one that was broken leaves a doubt.
+            // A short row clears nobody, and accuses nobody: at a thousand calls a second rows of three are no news. One
+            // that was long and was broken leaves a doubt until a slice ends well.
             match self.verdict {
                 Verdict::Down => Verdict::Suspect,
                 held @ (Verdict::Unknown | Verdict::Up | Verdict::Suspect) => held,
@@ -183,14 +182,14 @@ mod tests {
             (&[".", "xx"], Up, 2),
             (&[".xx"], Unknown, 2),
             (&["xxxxx", ".x"], Suspect, 1),
-            (&["xxx"], Suspect, 3),
+            (&["xxx"], Unknown, 3),
             (&["xxxxx"], Down, 5),
             (&["..xx", "xxx"], Down, 5),
             (&["..xx", "", "xxx"], Down, 5),
             (&["xxxxx", "."], Up, 0),
-            (&["xxxx", "x.x"], Suspect, 1),
+            (&[".", "xxxx", "x.x"], Up, 1),
             // It began and ended within one slice.
-            (&[".xxxxxx."], Suspect, 0),
+            (&[".xxxxxx."], Up, 0),
             (&["xxxxx", "x.xx"], Suspect, 2),
         ];
         for (slices, expected, streak) in table {
@@ -218,7 +217,7 @@ mod tests {
             (Some(Millis(98_500)), "4 calls in a row failed")
         );
         detector.reset();
-        assert_eq!(detector.observe(&Observation::Calls(&slice("xx")), at(100_000)), Some(Verdict::Suspect));
+        assert_eq!(detector.observe(&Observation::Calls(&slice("xx")), at(100_000)), None);
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub(super) fn share(threshold: f64) -> f64 {
     if threshold > 0.0 { threshold.min(1.0) } else { 1.0 }
 }
 
+/// The share of a threshold that a rate must fall below before what was held because of it is taken back.
+const CLEARLY: f64 = 0.8;
+
 /// Judges by the share of failures in a sliding window, over probes and calls alike.
 #[derive(Clone, Debug)]
 pub struct ErrorRateDetector {
@@ -86,7 +89,8 @@ pub struct ErrorRateDetector {
 }
 
 impl ErrorRateDetector {
-    /// A detector that has seen nothing. It is `down` from a share of `threshold` (0 to 1) on, `suspect` from half of that,
+    /// A detector that has seen nothing. It is `down` from a share of `threshold` (0 to 1) on, `suspect` from half of that (each is
+    /// taken back a fifth below),
     /// `unknown` while the window holds fewer than `min_requests` calls.
     pub fn new(window: Duration, min_requests: u32, threshold: f64) -> Self {
         Self {
@@ -103,10 +107,16 @@ impl ErrorRateDetector {
 
     fn judge(&mut self, now: LocalTime) -> Option<Verdict> {
         let sum = *self.window.sum(now);
+        // What was held is held on to until the rate is clearly below: at the edge it would be taken back with each slice.
+        let (down, suspect) = match self.verdict {
+            Verdict::Down => (self.threshold * CLEARLY, self.threshold / 2.0 * CLEARLY),
+            Verdict::Suspect => (self.threshold, self.threshold / 2.0 * CLEARLY),
+            Verdict::Up | Verdict::Unknown => (self.threshold, self.threshold / 2.0),
+        };
         let next = match sum.rate(self.least) {
             None => Verdict::Unknown,
-            Some(rate) if rate >= self.threshold => Verdict::Down,
-            Some(rate) if rate >= self.threshold / 2.0 => Verdict::Suspect,
+            Some(rate) if rate >= down => Verdict::Down,
+            Some(rate) if rate >= suspect => Verdict::Suspect,
             Some(_) => Verdict::Up,
         };
         turn(&mut self.verdict, next)

@@ -158,7 +158,7 @@ mod tests {
         let evidence = any.evidence(at(7_000));
         assert_eq!((evidence.check.as_str(), evidence.class), (ERROR_RATE, Some(FailureClass::ServerError)));
         // The checks never fell, so they do not bring it back either: the window does.
-        assert_eq!(play(&mut any, 7_000, "..............."), "ssssssssssssUUU");
+        assert_eq!(play(&mut any, 7_000, "..............."), "DDDsssssssssUUU");
     }
 
     #[test]

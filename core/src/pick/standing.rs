@@ -172,14 +172,19 @@ pub fn callable(service: &Service, now: ClusterTime) -> Vec<Callable<'_>> {
             });
         }
     }
-    if !well.is_empty() {
-        return well;
-    }
-    if !doubted.is_empty() {
-        return doubted;
-    }
     sick.iter_mut().for_each(|callable| callable.degraded = true);
-    sick
+    let mut best = if !well.is_empty() {
+        well
+    } else if !doubted.is_empty() {
+        doubted
+    } else {
+        sick
+    };
+    // Whoever takes from this list asks for no trial, so those on trial are in it only where there is nobody else.
+    if best.iter().any(|callable| !callable.trial) {
+        best.retain(|callable| !callable.trial);
+    }
+    best
 }
 
 /// Nobody may be called.

@@ -548,7 +548,9 @@ fn who_may_be_called_is_listed_with_weights() {
             well("g").weight(0),
         ]
     };
-    assert_eq!(listed(&service(all())), "a 2000, b 1000 trial, g 0");
+    assert_eq!(listed(&service(all())), "a 2000, g 0", "nobody who reads a list asks for a trial");
+    let on_trial = [well("b").tier(2).half_open(0), well("e").open()];
+    assert_eq!(listed(&service(on_trial)), "b 1000 trial");
     let ill = |skip: &'static str| all().into_iter().filter(move |it| !skip.contains(it.id.as_str()));
     assert_eq!(listed(&service(ill("abg"))), "d 1000");
     assert_eq!(listed(&service(ill("abgd"))), "");

@@ -144,7 +144,7 @@ impl Planner<'_> {
                 active.instance, active.token, instance.health
             );
             if instance.health == Health::Suspect {
-                let but = if counts.vetoed() {
+                let but = if counts.vetoed {
                     "but one observer sees it well, and detection.veto is on"
                 } else {
                     "but that is not enough to call it down"

@@ -41,7 +41,8 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
         failover.require_ack => "a promoted instance counts as active at once",
         failover.max_lag => "candidates are not refused for the lag that their heartbeats tell",
         failback => "ask for a switchover to the preferred instance",
-        lease => "there are no heartbeats that could renew a lease",
+        lease.delay => "leases are not granted yet: heartbeats only show life",
+        lease.release_on_disconnect => "leases are not granted yet, so there is nothing to release",
         fencing.hook => "hooks are not called",
         on_quorum_loss => "a holder has no lease that could run out",
         retry => "it is kept for clients that read the spec",
@@ -79,7 +80,7 @@ mod tests {
     use crate::policy::parse_spec;
 
     /// The fields of a spec, or the objects that they are, that this version acts on.
-    const ACTIVE: [&str; 18] = [
+    const ACTIVE: [&str; 19] = [
         "mode",
         "checks",
         "detection.observers",
@@ -92,6 +93,7 @@ mod tests {
         "detection.combine",
         "breaker",
         "recovery",
+        "lease.ttl",
         "failover.automatic",
         "failover.strategy",
         "failover.min_healthy",

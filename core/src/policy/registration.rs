@@ -127,6 +127,15 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// How long an instance may be missing before it is removed, where nobody says. One that heartbeats registers itself and
+    /// comes again by itself; what an operator registered stays until the operator takes it away.
+    pub const fn patience(liveness: Liveness) -> Option<Millis> {
+        match liveness {
+            Liveness::Heartbeat => Some(Millis::secs(3_600)),
+            Liveness::Probe => None,
+        }
+    }
+
     /// A probed instance at `address` with every default of the contract.
     pub fn at(address: Option<Address>) -> Self {
         Self {
@@ -136,7 +145,7 @@ impl Registration {
             priority: 100,
             weight: 1,
             liveness: Liveness::Probe,
-            deregister_after: Some(Millis::secs(3_600)),
+            deregister_after: Self::patience(Liveness::Probe),
             metadata: BTreeMap::new(),
             overrides: Overrides::default(),
         }

@@ -58,6 +58,11 @@ impl Admin {
         }
     }
 
+    /// What was said of an instance that was stored before anybody could say anything.
+    pub(crate) const fn unsaid() -> Self {
+        Self::enabled(WallTime(0))
+    }
+
     /// Whether the instance may be chosen: for calls, and as a candidate.
     pub const fn may_be_chosen(&self) -> bool {
         match self.state {

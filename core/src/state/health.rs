@@ -40,13 +40,9 @@ pub struct HealthInputs {
     pub heartbeats: Option<Verdict>,
     /// All of them, by `detection.combine`.
     pub verdict: Verdict,
-}
-
-impl HealthInputs {
-    /// Whether a verdict quorum says down and one that sees it well stands against it, by policy.
-    pub const fn vetoed(&self) -> bool {
-        self.down >= self.quorum && self.down > 0 && matches!(self.probes, Verdict::Suspect)
-    }
+    /// Whether it would be `down`, and one observer that sees it well stands against that, by policy.
+    #[serde(default)]
+    pub vetoed: bool,
 }
 
 impl Instance {
@@ -78,7 +74,7 @@ impl Instance {
             Quorum::Count(number) => number,
             Quorum::Majority(_) => observers / 2 + 1,
         };
-        let probes = if down >= quorum && down > 0 && !(detection.veto && up > 0) {
+        let probes = if down >= quorum && down > 0 {
             Verdict::Down
         } else if down + suspect > 0 {
             Verdict::Suspect
@@ -94,7 +90,9 @@ impl Instance {
             Verdict::Up if probed && probes == Verdict::Unknown => Verdict::Unknown,
             verdict @ (Verdict::Unknown | Verdict::Up | Verdict::Suspect | Verdict::Down) => verdict,
         };
-        HealthInputs { observers, quorum, up, suspect, down, probes, calls, heartbeats, verdict }
+        let vetoed = verdict == Verdict::Down && detection.veto && up > 0;
+        let verdict = if vetoed { Verdict::Suspect } else { verdict };
+        HealthInputs { observers, quorum, up, suspect, down, probes, calls, heartbeats, verdict, vetoed }
     }
 }
 

@@ -56,11 +56,13 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
     pub judged: OrdMap<Source, VerdictRecord>,
     /// Whether calls may go there.
+    #[serde(default = "Breaker::untouched")]
     pub breaker: Breaker,
     /// What is remembered since it was unhealthy; none where it never was, or an operator reset it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
     /// What an operator has said of it.
+    #[serde(default = "Admin::unsaid")]
     pub admin: Admin,
 }
 
@@ -75,10 +77,13 @@ impl Instance {
         u64::from(self.registration.weight) * self.share(policy, now)
     }
 
-    /// Since when it is missing: nobody sees it alive, and somebody looks.
+    /// Since when it is missing: nobody sees it alive, and somebody looks. One that heartbeats is not missing because
+    /// nobody can probe it.
     fn missing_since(&self) -> Option<ClusterTime> {
         let recovering = self.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
-        let heartbeats = self.registration.liveness == Liveness::Heartbeat;
+        let beats = self.judged.get(&Source::Heartbeats).map(|record| record.verdict);
+        let heartbeats = self.registration.liveness == Liveness::Heartbeat
+            && matches!(beats, None | Some(Verdict::Unknown | Verdict::Down));
         match self.health {
             Health::Unhealthy if !recovering => Some(self.health_since),
             Health::Unknown if heartbeats => Some(self.health_since),
@@ -100,15 +105,13 @@ impl Instance {
     }
 
     /// When time alone changes something about it: an open breaker's end, the end of a recovery's delay or of what is
-    /// remembered of it, of an operator's word, of the patience with a missing one.
+    /// remembered of it, of an operator's word. That it is missing for too long is another matter: see
+    /// [`Self::deregistered_at`].
     pub fn due(&self, service: &Service) -> Option<ClusterTime> {
         let policy = &service.spec.recovery;
         let recovery =
             self.recovery.as_ref().and_then(|recovery| recovery.due(policy).or_else(|| recovery.forgotten_at(policy)));
-        [self.breaker.open_until(), recovery, self.admin.ends, self.deregistered_at(service)]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.breaker.open_until(), recovery, self.admin.ends].into_iter().flatten().min()
     }
 
     /// Who doubts it and why, in a sentence.

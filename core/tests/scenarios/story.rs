@@ -17,6 +17,9 @@ use super::observer::Observer;
 use super::tell::{self, Teller};
 use crate::support::World;
 
+/// The leader of these stories has led for long.
+const LED: Millis = Millis::secs(3_600);
+
 /// Rounds of proposals after which a story that does not come to rest is given up.
 const ROUNDS_MAX: u32 = 50;
 
@@ -277,7 +280,7 @@ impl Story {
             self.propose(command)?;
             moved = true;
         }
-        let due = instances_due(&*self.service()?, now);
+        let due = instances_due(&*self.service()?, now, LED);
         self.wake = [plan.wake_at, due.wake_at].into_iter().flatten().min();
         if let Some(command) = due.command {
             self.propose(command)?;

@@ -30,7 +30,7 @@ impl World {
     pub fn pass(&mut self, length: Millis) {
         let end = self.now.plus(length);
         for _ in 0..1_000 {
-            let due = instances_due(self.service("orders"), self.now);
+            let due = instances_due(self.service("orders"), self.now, Millis::secs(3_600));
             match (due.command, due.wake_at) {
                 (Some(command), _) => {
                     self.must(command);

@@ -170,6 +170,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use baton_core::breaker::BreakerState;
+    use baton_core::calls::CallOutcome;
+    use baton_core::detector::HeartbeatState;
     use baton_core::event::EventKind;
     use baton_core::json::Word;
     use baton_core::pick::PickStrategy;
@@ -202,6 +204,7 @@ mod tests {
             words_of::<AdminState>(),
             words_of::<AutoWord>(),
             words_of::<BreakerState>(),
+            words_of::<CallOutcome>(),
             words_of::<CheckKind>(),
             words_of::<Combine>(),
             words_of::<Decision>(),
@@ -212,6 +215,7 @@ mod tests {
             words_of::<Fencing>(),
             words_of::<GateVerdict>(),
             words_of::<Health>(),
+            words_of::<HeartbeatState>(),
             words_of::<Liveness>(),
             words_of::<LoadBalancing>(),
             words_of::<MajorityWord>(),

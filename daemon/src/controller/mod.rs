@@ -159,7 +159,8 @@ impl Tenure {
             let view = self.consensus.reader().view();
             let now = self.consensus.now().time;
             if let Some(service) = view.state.service(&name) {
-                let due = instances_due(service, now);
+                let led_for = Millis(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+                let due = instances_due(service, now, led_for);
                 if let Some(at) = due.wake_at {
                     self.dues.wake_at(&name, Instant::now() + at.since(now).as_duration());
                 }

@@ -309,7 +309,7 @@ fn the_breaker_opens_waits_and_closes_by_trial_calls() {
     world.tell("a", None, calls("xxxxxx"));
     assert_eq!(world.breakers(), Vec::<&str>::new());
     world.pass(300);
-    let due = InstancesDue { service: orders(), instances: vec![id("a")] };
+    let due = InstancesDue { service: orders(), instances: vec![id("a")], missing: Vec::new() };
     world.commit(Command::InstancesDue(due));
     assert_eq!(world.breaker("a"), (BreakerState::HalfOpen, 3));
     assert_eq!(world.tell("a", Some(2), calls("xxx")), 3, "late: they began while it was open");
@@ -339,7 +339,11 @@ fn one_bad_trial_call_opens_it_again() {
     world.tell("a", None, calls("xxxxx"));
     world.breakers();
     world.pass(300);
-    world.commit(Command::InstancesDue(InstancesDue { service: orders(), instances: vec![id("a")] }));
+    world.commit(Command::InstancesDue(InstancesDue {
+        service: orders(),
+        instances: vec![id("a")],
+        missing: Vec::new(),
+    }));
     world.tell("a", Some(3), calls("..x."));
     assert_eq!(world.breakers(), ["tried"]);
     assert_eq!(world.breaker("a"), (BreakerState::Open, 4));
@@ -353,7 +357,11 @@ fn results_of_trials_survive_a_lost_proposal_but_successes_are_not_counted_twice
     world.tell("a", None, calls("xxxxx"));
     world.breakers();
     world.pass(300);
-    world.commit(Command::InstancesDue(InstancesDue { service: orders(), instances: vec![id("a")] }));
+    world.commit(Command::InstancesDue(InstancesDue {
+        service: orders(),
+        instances: vec![id("a")],
+        missing: Vec::new(),
+    }));
     let propose = |world: &mut World, fate| {
         world.pass(200);
         let now = world.local();

@@ -28,8 +28,9 @@ const METADATA_VALUE_MAX: usize = 1_024;
 pub fn parse_registration(body: &Json) -> Result<Registration, Vec<FieldError>> {
     read(body, |f| {
         let default = Registration::at(None);
+        let liveness = f.word("liveness", default.liveness);
         let deregister_after = match f.nullable("deregister_after") {
-            None => default.deregister_after,
+            None => Registration::patience(liveness),
             Some(None) => None,
             Some(Some(slot)) => slot.millis(Millis::ZERO..=LONGEST),
         };
@@ -39,7 +40,7 @@ pub fn parse_registration(body: &Json) -> Result<Registration, Vec<FieldError>> 
             tier: f.whole("tier", default.tier, 0..=TIER_MAX),
             priority: f.whole("priority", default.priority, 0..=PRIORITY_MAX),
             weight: f.whole("weight", default.weight, 0..=WEIGHT_MAX),
-            liveness: f.word("liveness", default.liveness),
+            liveness,
             deregister_after,
             metadata: f.field("metadata").and_then(metadata).unwrap_or_default(),
             overrides: f

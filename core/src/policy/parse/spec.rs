@@ -19,6 +19,9 @@ const OBSERVERS_MAX: u32 = 7;
 /// The largest number of calls, failures or failovers that a threshold may wait for. Beyond it, it would never fire.
 const COUNT_MAX: u32 = 1_000_000;
 
+/// The most trial calls of a half-open breaker: each that is out is a stamp in the instance's replicated row.
+const TRIALS_MAX: u32 = 100;
+
 /// The largest growth from step to step.
 const MULTIPLIER_MAX: f64 = 1_000.0;
 
@@ -159,8 +162,8 @@ fn breaker(f: &mut Fields<'_, '_>, d: &BreakerPolicy) -> BreakerPolicy {
     let mut open_for_max = f.millis("open_for_max", d.open_for_max, DELAY);
     f.in_order(("open_for", &mut open_for), ("open_for_max", &mut open_for_max));
     // As in resilience4j: what closes the breaker must be able to happen.
-    let mut half_open_max_calls = f.whole("half_open_max_calls", d.half_open_max_calls, 1..=COUNT_MAX);
-    let mut success_threshold = f.whole("success_threshold", d.success_threshold, 1..=COUNT_MAX);
+    let mut half_open_max_calls = f.whole("half_open_max_calls", d.half_open_max_calls, 1..=TRIALS_MAX);
+    let mut success_threshold = f.whole("success_threshold", d.success_threshold, 1..=TRIALS_MAX);
     f.in_order(("success_threshold", &mut success_threshold), ("half_open_max_calls", &mut half_open_max_calls));
     BreakerPolicy {
         consecutive_failures: f.whole("consecutive_failures", d.consecutive_failures, 1..=COUNT_MAX),

@@ -90,7 +90,7 @@ impl Node {
     async fn half_open(&self, name: &str) {
         let waits = async {
             while self.instance(name).breaker.state != BreakerState::HalfOpen {
-                let due = InstancesDue { service: service(), instances: vec![id(name)] };
+                let due = InstancesDue { service: service(), instances: vec![id(name)], missing: Vec::new() };
                 self.must(Command::InstancesDue(due)).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
