@@ -51,6 +51,8 @@ pub(super) struct Book {
     awaiting: BTreeSet<Key>,
     /// Their breakers may have to be moved.
     breakers: BTreeSet<Key>,
+    /// Their breakers will have to be, but not before then. One that is here in vain is looked at in vain, and no more.
+    breaker_alarms: BTreeSet<(LocalTime, Key)>,
     backoff: Backoff,
     not_before: LocalTime,
 }
@@ -67,6 +69,7 @@ impl Book {
             dirty: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             breakers: BTreeSet::new(),
+            breaker_alarms: BTreeSet::new(),
             backoff: Backoff::default(),
             not_before: now,
         }
@@ -214,7 +217,7 @@ impl Book {
             let watched = self.watch(service, instance, now);
             // What the instance is now may be news that has not come by yet.
             watched.follow(&service.spec, instance, now);
-            watched.observe_calls(&instance.breaker, slice, now);
+            watched.observe_calls(&instance.breaker, slice, generation.is_some(), now);
             let key = (service.name.clone(), instance.id.clone());
             self.breakers.insert(key.clone());
             self.dirty.insert(key);
@@ -284,13 +287,19 @@ impl Book {
         }
     }
 
-    /// When the next silence is too long.
+    /// When the next silence is too long, or a breaker may be spoken of.
     pub(super) fn alarm(&self) -> Option<LocalTime> {
-        self.alarms.first().map(|(at, _)| *at)
+        let first = |alarms: &BTreeSet<(LocalTime, Key)>| alarms.first().map(|(at, _)| *at);
+        [first(&self.alarms), first(&self.breaker_alarms)].into_iter().flatten().min()
     }
 
-    /// Looks at those whose silence is too long by now.
+    /// Looks at those whose silence is too long by now, and at breakers whose time has come.
     pub(super) fn ring(&mut self, now: LocalTime) {
+        while self.breaker_alarms.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.breaker_alarms.pop_first()
+        {
+            self.breakers.insert(key);
+        }
         while self.alarms.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, key)) = self.alarms.pop_first()
         {
@@ -397,7 +406,6 @@ impl Book {
     /// The breakers that must be moved, at most so many, with the generation that was seen.
     pub(super) fn breaker_commands(&mut self, state: &State, now: LocalTime, most: usize) -> Vec<(Key, u64, Command)> {
         let mut commands = Vec::new();
-        let mut later = Vec::new();
         while commands.len() < most
             && let Some(key) = self.breakers.pop_first()
         {
@@ -417,17 +425,17 @@ impl Book {
                         BreakerWish::Trip(numbers) => {
                             Command::BreakerTrip(BreakerTrip { service, instance, generation, numbers })
                         }
-                        BreakerWish::Tried(numbers) => {
-                            Command::BreakerTried(BreakerTried { service, instance, generation, numbers })
+                        BreakerWish::Tried { numbers, granted } => {
+                            Command::BreakerTried(BreakerTried { service, instance, generation, numbers, granted })
                         }
                     };
                     commands.push((key, generation, command));
                 }
-                // Looked at again at the next turn, which is soon.
-                Err(_) => later.push(key),
+                Err(not_before) => {
+                    self.breaker_alarms.insert((not_before, key));
+                }
             }
         }
-        self.breakers.extend(later);
         commands
     }
 

@@ -8,7 +8,7 @@ use baton_core::breaker::BreakerState;
 use baton_core::calls::{Call, CallCounts, CallOutcome, CallSlice};
 use baton_core::command::{
     Batch, Command, InstanceAdmin, InstancePut, InstanceReset, InstancesDue, JudgementsRecord, NodeAnnounce, Refusal,
-    Reply, ServicePut,
+    Reply, ServicePut, TrialGrant,
 };
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, ServiceName};
@@ -379,6 +379,52 @@ fn results_of_trials_survive_a_lost_proposal_but_successes_are_not_counted_twice
     world.tell("a", Some(3), calls("x"));
     assert_eq!(propose(&mut world, Fate::Unknown), Some((1, 1)));
     assert_eq!(propose(&mut world, Fate::Done), Some((1, 1)), "but a failure is: it opens it once");
+}
+
+#[test]
+fn only_calls_that_named_the_generation_give_trial_places_back() {
+    let mut world = World::new(|spec| (spec.breaker.open_for, spec.breaker.success_threshold) = (Millis(300), 9));
+    world.register("a", None);
+    world.tell("a", None, calls("xxxxx"));
+    world.breakers();
+    world.pass(300);
+    let (service, instances) = (orders(), vec![id("a")]);
+    world.commit(Command::InstancesDue(InstancesDue { service, instances, missing: Vec::new() }));
+    let grant = || Command::TrialGrant(TrialGrant { service: orders(), instance: id("a"), generation: 3 });
+    for _ in 0..3 {
+        world.commit(grant());
+    }
+    let out = |world: &World| world.instance("a").breaker.trials.len();
+    world.tell("a", None, calls(".."));
+    assert_eq!((world.breakers(), out(&world)), (vec!["tried"], 3), "they had not asked");
+    world.pass(100);
+    world.tell("a", Some(3), calls("."));
+    world.tell("a", None, calls("."));
+    assert_eq!((world.breakers(), out(&world)), (vec!["tried"], 2), "one of the two had");
+    assert_eq!(world.instance("a").breaker.successes, 4, "all went well");
+}
+
+#[test]
+fn a_breaker_that_may_not_be_spoken_of_yet_is_looked_at_when_it_may() {
+    let mut world = World::new(|spec| (spec.breaker.open_for, spec.breaker.success_threshold) = (Millis(300), 9));
+    world.register("a", None);
+    world.tell("a", None, calls("xxxxx"));
+    world.breakers();
+    world.pass(300);
+    let (service, instances) = (orders(), vec![id("a")]);
+    world.commit(Command::InstancesDue(InstancesDue { service, instances, missing: Vec::new() }));
+    world.tell("a", None, calls("."));
+    assert_eq!(world.breakers(), ["tried"]);
+    world.tell("a", None, calls("."));
+    let told_at = world.local();
+    assert_eq!(world.breakers(), Vec::<&str>::new(), "a moment is left for others");
+    assert_eq!(world.book.alarm(), Some(told_at.plus(Duration::from_millis(100))));
+    // Until then nothing looks at it; then the alarm does.
+    world.now += 100;
+    assert_eq!(world.breakers(), Vec::<&str>::new());
+    let now = world.local();
+    world.book.ring(now);
+    assert_eq!((world.breakers(), world.book.alarm()), (vec!["tried"], None));
 }
 
 #[test]

@@ -88,13 +88,29 @@ pub(super) struct Calls {
     generation: u64,
     state: BreakerState,
     /// Half open: results that the log does not hold yet.
-    tried: CallSlice,
+    tried: Tried,
     /// Half open: results that are on their way into it.
-    telling: Option<CallSlice>,
+    telling: Option<Tried>,
     /// A command about the breaker is on its way.
     asked: bool,
     not_before: LocalTime,
     backoff: Backoff,
+}
+
+/// Calls that ended while the breaker was half open.
+#[derive(Clone, Debug, Default)]
+struct Tried {
+    slice: CallSlice,
+    /// Good ones that named the breaker's generation. Only a call that was granted was given it, and so only these give a
+    /// place back; the others never took one.
+    granted: u64,
+}
+
+impl Tried {
+    fn merge_after(&mut self, later: &Self) {
+        self.slice.merge_after(&later.slice);
+        self.granted = self.granted.saturating_add(later.granted);
+    }
 }
 
 /// What should become of a breaker.
@@ -103,7 +119,12 @@ pub(super) enum BreakerWish {
     /// Too much failed: it should open.
     Trip(baton_core::calls::BreakerNumbers),
     /// Trial calls ended.
-    Tried(baton_core::calls::BreakerNumbers),
+    Tried {
+        /// How.
+        numbers: baton_core::calls::BreakerNumbers,
+        /// How many good ones of them had been granted.
+        granted: u64,
+    },
 }
 
 impl Calls {
@@ -113,7 +134,7 @@ impl Calls {
             last: now,
             generation: breaker.generation,
             state: breaker.state,
-            tried: CallSlice::default(),
+            tried: Tried::default(),
             telling: None,
             asked: false,
             not_before: now,
@@ -129,17 +150,20 @@ impl Calls {
         self.judge.breaker_reset();
         self.generation = breaker.generation;
         self.state = breaker.state;
-        self.tried = CallSlice::default();
+        self.tried = Tried::default();
         self.telling = None;
         self.not_before = now;
         self.backoff.over();
     }
 
-    fn observe(&mut self, slice: &CallSlice, now: LocalTime) {
+    fn observe(&mut self, slice: &CallSlice, named: bool, now: LocalTime) {
         self.last = now;
         self.judge.observe(&Observation::Calls(slice), now);
         match self.state {
-            BreakerState::HalfOpen => self.tried.merge_after(slice),
+            BreakerState::HalfOpen => {
+                let granted = if named { slice.counts.answered() } else { 0 };
+                self.tried.merge_after(&Tried { slice: slice.clone(), granted });
+            }
             BreakerState::Closed | BreakerState::Open => {}
         }
     }
@@ -152,14 +176,15 @@ impl Calls {
         let wish = match self.state {
             BreakerState::Closed => self.judge.breaker_signal().map(BreakerWish::Trip),
             BreakerState::Open => None,
-            BreakerState::HalfOpen => (!self.tried.is_empty()).then(|| {
-                let CallSlice { longest, last_failure, .. } = self.tried;
-                BreakerWish::Tried(baton_core::calls::BreakerNumbers {
-                    consecutive_failures: longest,
-                    calls: self.tried.calls(),
-                    failures: self.tried.failures(),
-                    class: last_failure,
-                })
+            BreakerState::HalfOpen => (!self.tried.slice.is_empty()).then(|| {
+                let Tried { slice, granted } = &self.tried;
+                let numbers = baton_core::calls::BreakerNumbers {
+                    consecutive_failures: slice.longest,
+                    calls: slice.calls(),
+                    failures: slice.failures(),
+                    class: slice.last_failure,
+                };
+                BreakerWish::Tried { numbers, granted: *granted }
             }),
         };
         let Some(wish) = wish else { return Ok(None) };
@@ -170,7 +195,7 @@ impl Calls {
         self.not_before = now.plus(TRIED_EVERY);
         match wish {
             BreakerWish::Trip(_) => {}
-            BreakerWish::Tried(_) => self.telling = Some(std::mem::take(&mut self.tried)),
+            BreakerWish::Tried { .. } => self.telling = Some(std::mem::take(&mut self.tried)),
         }
         Ok(Some((self.generation, wish)))
     }
@@ -190,7 +215,7 @@ impl Calls {
             }
             Fate::Undone => told,
             // A failure that is told twice opens it once; a success that is told twice might close it too soon.
-            Fate::Unknown => told.filter(|told| told.failures() > 0),
+            Fate::Unknown => told.filter(|told| told.slice.failures() > 0),
         };
         self.not_before = self.not_before.max(now.plus(self.backoff.next()));
         if let Some(told) = again {
@@ -301,12 +326,12 @@ impl Watched {
         self.calls.is_some() || self.beats.is_some() || !instance.judged.is_empty()
     }
 
-    /// Takes note of calls. `true`: they may concern the breaker or the verdict.
-    pub(super) fn observe_calls(&mut self, breaker: &Breaker, slice: &CallSlice, now: LocalTime) {
+    /// Takes note of calls. `named`: their callers named the breaker's present generation.
+    pub(super) fn observe_calls(&mut self, breaker: &Breaker, slice: &CallSlice, named: bool, now: LocalTime) {
         let spec = &self.spec;
         let calls = self.calls.get_or_insert_with(|| Calls::new(spec, breaker, now));
         calls.follow(breaker, now);
-        calls.observe(slice, now);
+        calls.observe(slice, named, now);
     }
 
     /// Takes note of a heartbeat of the present session.
