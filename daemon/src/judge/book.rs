@@ -20,7 +20,7 @@ use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 use baton_core::time::ClusterTime;
 
 use super::counts::Counts;
-use super::watched::{BreakerWish, Fate, Watched};
+use super::watched::{Backoff, BreakerWish, Fate, Watched};
 use crate::reports::wire::{
     Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, Known, SliceOf, TotalsAsk,
 };
@@ -31,28 +31,8 @@ pub(super) const JUDGEMENTS_MAX: usize = 500;
 /// How long an accepted proposal may take to be seen in this node's own state before it is made again.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
-/// The first wait after a proposal failed, and the longest; each failure doubles it.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
 /// An instance by its names.
 pub(super) type Key = (ServiceName, InstanceId);
-
-/// Waits that grow from failure to failure.
-#[derive(Clone, Copy, Debug)]
-struct Backoff(Duration);
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let wait = self.0;
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
-        wait
-    }
-
-    fn over(&mut self) {
-        self.0 = BACKOFF_MIN;
-    }
-}
 
 /// What the leader holds.
 #[derive(Debug)]
@@ -73,7 +53,6 @@ pub(super) struct Book {
     breakers: BTreeSet<Key>,
     backoff: Backoff,
     not_before: LocalTime,
-    breaker_backoff: Backoff,
 }
 
 impl Book {
@@ -88,9 +67,8 @@ impl Book {
             dirty: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             breakers: BTreeSet::new(),
-            backoff: Backoff(BACKOFF_MIN),
+            backoff: Backoff::default(),
             not_before: now,
-            breaker_backoff: Backoff(BACKOFF_MIN),
         }
     }
 
@@ -224,8 +202,10 @@ impl Book {
         *heard = (ask.boot, ask.number);
         for SliceOf { service, instance, epoch, generation, slice } in &ask.slices {
             let known = state.service(service).zip(state.instance(service, instance)).filter(|(_, instance)| {
-                // A generation that never was is no better than one that is over.
-                instance.epoch == *epoch && generation.is_none_or(|named| named == instance.breaker.generation)
+                // A generation that never was is no better than one that is over. Nobody is judged in maintenance.
+                instance.epoch == *epoch
+                    && instance.admin.state != AdminState::Maintenance
+                    && generation.is_none_or(|named| named == instance.breaker.generation)
             });
             let Some((service, instance)) = known else {
                 answer.late += slice.calls();
@@ -422,6 +402,10 @@ impl Book {
             && let Some(key) = self.breakers.pop_first()
         {
             let Some(instance) = state.instance(&key.0, &key.1) else { continue };
+            // Its breaker stays as it is; coming out of maintenance is another epoch.
+            if instance.admin.state == AdminState::Maintenance {
+                continue;
+            }
             let Some(calls) = self.get(&key).and_then(|watched| watched.calls.as_mut()) else { continue };
             // What is known of the state may be older than the state.
             calls.follow(&instance.breaker, now);
@@ -449,18 +433,8 @@ impl Book {
 
     /// What was asked of a breaker in `generation` was answered.
     pub(super) fn breaker_answered(&mut self, key: Key, generation: u64, fate: Fate, now: LocalTime) {
-        let wait = match fate {
-            Fate::Done => {
-                self.breaker_backoff.over();
-                Duration::ZERO
-            }
-            Fate::Undone | Fate::Unknown => self.breaker_backoff.next(),
-        };
         if let Some(calls) = self.get(&key).and_then(|watched| watched.calls.as_mut()) {
-            calls.answered(generation, fate, wait, now);
-            if fate != Fate::Done {
-                calls.wait(now.plus(wait));
-            }
+            calls.answered(generation, fate, now);
             self.breakers.insert(key);
         }
     }

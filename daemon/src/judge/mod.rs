@@ -306,16 +306,7 @@ impl Tenure {
     }
 
     fn breaker_answered(&mut self, key: Key, generation: u64, outcome: &Result<Reply, ProposeError>) {
-        let fate = match outcome {
-            Ok(Ok(_)) => Fate::Done,
-            Ok(Err(refusal)) => {
-                tracing::debug!(%refusal, "a breaker was not moved");
-                Fate::Done
-            }
-            Err(ProposeError::NoLeader | ProposeError::Overloaded | ProposeError::Stopped) => Fate::Undone,
-            Err(ProposeError::Unknown | ProposeError::Unencodable) => Fate::Unknown,
-        };
-        self.book.breaker_answered(key, generation, fate, self.clock.now());
+        self.book.breaker_answered(key, generation, fate_of(outcome), self.clock.now());
     }
 
     /// Sets the time of the next proposal: a moment after the first thing to say came up, and not before the last one is
@@ -373,6 +364,20 @@ impl Tenure {
                 self.book.not_judged(now);
             }
         }
+    }
+}
+
+/// What became of a proposal about a breaker. One that was refused is as good as not proposed: while the breaker stays
+/// as it is, the same would be refused again, so it must not be repeated without a rest.
+fn fate_of(outcome: &Result<Reply, ProposeError>) -> Fate {
+    match outcome {
+        Ok(Ok(_)) => Fate::Done,
+        Ok(Err(refusal)) => {
+            tracing::debug!(%refusal, "a breaker was not moved");
+            Fate::Undone
+        }
+        Err(ProposeError::NoLeader | ProposeError::Overloaded | ProposeError::Stopped) => Fate::Undone,
+        Err(ProposeError::Unknown | ProposeError::Unencodable) => Fate::Unknown,
     }
 }
 

@@ -7,17 +7,20 @@ use baton_core::apply::apply_batch;
 use baton_core::breaker::BreakerState;
 use baton_core::calls::{Call, CallCounts, CallOutcome, CallSlice};
 use baton_core::command::{
-    Batch, Command, InstancePut, InstanceReset, InstancesDue, JudgementsRecord, NodeAnnounce, ServicePut,
+    Batch, Command, InstanceAdmin, InstancePut, InstanceReset, InstancesDue, JudgementsRecord, NodeAnnounce, Refusal,
+    Reply, ServicePut,
 };
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, ServiceName};
 use baton_core::policy::{Check, CheckKind, Liveness, RecoveryStrategy, Registration, Spec};
 use baton_core::probe::{FailureClass, Health, LocalTime, Verdict};
-use baton_core::state::{Instance, Source, State};
+use baton_core::state::{AdminState, Instance, Source, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
 use super::book::Book;
+use super::fate_of;
 use super::watched::{Fate, Rhythm};
+use crate::consensus::ProposeError;
 use crate::reports::wire::{Beat, BeatAnswer, CallsAsk, CountsAsk, SliceOf, TotalOf, TotalsAsk};
 
 /// A leader with its book, and the log in the test's hands.
@@ -376,6 +379,54 @@ fn results_of_trials_survive_a_lost_proposal_but_successes_are_not_counted_twice
     world.tell("a", Some(3), calls("x"));
     assert_eq!(propose(&mut world, Fate::Unknown), Some((1, 1)));
     assert_eq!(propose(&mut world, Fate::Done), Some((1, 1)), "but a failure is: it opens it once");
+}
+
+#[test]
+fn nobody_in_maintenance_is_judged_by_calls() {
+    let mut world = World::new(|_| {});
+    world.register("a", None);
+    world.tell("a", None, calls("xxxxx"));
+    let (service, instance) = (orders(), id("a"));
+    world.commit(Command::InstanceAdmin(InstanceAdmin {
+        service,
+        instance,
+        state: AdminState::Maintenance,
+        reason: "new disks".to_owned(),
+        lasts: None,
+        actor: "ann".to_owned(),
+    }));
+    assert_eq!(world.breakers(), Vec::<&str>::new(), "what was seen before is not said any more");
+    assert_eq!(world.tell("a", None, calls("xxxxx")), 5, "late: nobody judges it");
+    for _ in 0..20 {
+        world.pass(100);
+        assert_eq!((world.judge(), world.breakers()), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_refused_trip_is_not_proposed_at_full_speed() {
+    let refused: Result<Reply, ProposeError> = Ok(Err(Refusal::NoSuchService { service: orders() }));
+    let mut world = World::new(|_| {});
+    world.register("a", None);
+    world.tell("a", None, calls("xxxxx"));
+    let begin = world.now;
+    let mut proposed = Vec::new();
+    while world.now < begin + 6_000 {
+        let now = world.local();
+        for (key, generation, command) in world.book.breaker_commands(&world.state, now, 9) {
+            assert!(matches!(command, Command::BreakerTrip(_)), "{command:?}");
+            proposed.push(world.now - begin);
+            world.book.breaker_answered(key, generation, fate_of(&refused), now);
+        }
+        world.pass(50);
+    }
+    assert_eq!(proposed, [0, 100, 200, 400, 800, 1_600, 2_600, 3_600, 4_600, 5_600], "ever more seldom");
+    // Another generation begins anew, at once.
+    let (service, instance) = (orders(), id("a"));
+    let (reason, actor) = ("looked at it".to_owned(), "ann".to_owned());
+    world.commit(Command::InstanceReset(InstanceReset { service, instance, reason, actor }));
+    world.tell("a", None, calls("xxxxx"));
+    assert_eq!(world.breakers(), ["trip"]);
 }
 
 #[test]

@@ -25,6 +25,32 @@ const CALLS_KEPT: Duration = Duration::from_secs(600);
 /// How often results of trial calls are told: all that came in meanwhile go together.
 const TRIED_EVERY: Duration = Duration::from_millis(100);
 
+/// The first wait after a proposal failed, and the longest; each failure doubles it.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Waits that grow from failure to failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF_MIN)
+    }
+}
+
+impl Backoff {
+    pub(super) fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+        wait
+    }
+
+    pub(super) fn over(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// How often an instance should be heard, and from when on it is missing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rhythm {
@@ -68,6 +94,7 @@ pub(super) struct Calls {
     /// A command about the breaker is on its way.
     asked: bool,
     not_before: LocalTime,
+    backoff: Backoff,
 }
 
 /// What should become of a breaker.
@@ -90,6 +117,7 @@ impl Calls {
             telling: None,
             asked: false,
             not_before: now,
+            backoff: Backoff::default(),
         }
     }
 
@@ -104,6 +132,7 @@ impl Calls {
         self.tried = CallSlice::default();
         self.telling = None;
         self.not_before = now;
+        self.backoff.over();
     }
 
     fn observe(&mut self, slice: &CallSlice, now: LocalTime) {
@@ -146,35 +175,37 @@ impl Calls {
         Ok(Some((self.generation, wish)))
     }
 
-    /// What was asked of the breaker in `generation` was answered.
-    pub(super) fn answered(&mut self, generation: u64, fate: Fate, wait: Duration, now: LocalTime) {
+    /// What was asked of the breaker in `generation` was answered. What failed is asked again a little later, while the
+    /// generation is the same: whatever moves the breaker on begins anew.
+    pub(super) fn answered(&mut self, generation: u64, fate: Fate, now: LocalTime) {
         self.asked = false;
-        let Some(told) = self.telling.take().filter(|_| generation == self.generation) else { return };
+        let told = self.telling.take();
+        if generation != self.generation {
+            return;
+        }
         let again = match fate {
-            Fate::Done => false,
-            Fate::Undone => true,
+            Fate::Done => {
+                self.backoff.over();
+                return;
+            }
+            Fate::Undone => told,
             // A failure that is told twice opens it once; a success that is told twice might close it too soon.
-            Fate::Unknown => told.failures() > 0,
+            Fate::Unknown => told.filter(|told| told.failures() > 0),
         };
-        if again {
+        self.not_before = self.not_before.max(now.plus(self.backoff.next()));
+        if let Some(told) = again {
             let later = std::mem::replace(&mut self.tried, told);
             self.tried.merge_after(&later);
-            self.not_before = now.plus(wait);
         }
-    }
-
-    /// A trip that could not be proposed is proposed again, a little later.
-    pub(super) fn wait(&mut self, until: LocalTime) {
-        self.not_before = self.not_before.max(until);
     }
 }
 
 /// What became of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It was applied, or refused for good.
+    /// It was applied.
     Done,
-    /// It surely was not proposed.
+    /// It surely changed nothing: it was not proposed, or it was refused.
     Undone,
     /// Nobody knows.
     Unknown,
