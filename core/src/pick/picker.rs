@@ -232,6 +232,8 @@ impl Picker {
             let rank = match standing(service, instance, now) {
                 Standing::Well | Standing::Doubted if weight == 0 => Rank::Weightless,
                 Standing::Well => Rank::Well,
+                // Trial calls are few, and nothing else can close its breaker: they are made beside the calls to the well.
+                Standing::Doubted if places(service, instance, now) < u32::MAX => Rank::Well,
                 Standing::Doubted => Rank::Doubted,
                 Standing::Sick(_) if offers_sick => Rank::Sick,
                 Standing::Sick(_) | Standing::Refused(_) => continue,

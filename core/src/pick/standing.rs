@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::breaker::{BreakerState, Lets};
 use crate::id::{InstanceId, ServiceName};
-use crate::policy::Mode;
+use crate::policy::{Liveness, Mode};
 use crate::probe::Health;
 use crate::state::{AdminState, Instance, Service};
 use crate::time::{ClusterTime, Millis};
@@ -101,7 +101,11 @@ pub(super) fn standing(service: &Service, instance: &Instance, now: ClusterTime)
             Standing::Sick(Obstacle::CoolingDown)
         }
         Health::Healthy => Standing::Well,
-        // Nobody has anything against one of whom nobody knows; where there are no checks, calls are what will tell.
+        // Only calls can show how it is, so calls must go there as to everybody else.
+        Health::Unknown if instance.registration.liveness == Liveness::Probe && !service.probes(instance) => {
+            Standing::Well
+        }
+        // Nobody has anything against one of whom nobody knows.
         Health::Suspect | Health::Unknown => Standing::Doubted,
     }
 }

@@ -7,7 +7,7 @@ use imbl::OrdMap;
 use super::*;
 use crate::breaker::{Breaker, BreakerState};
 use crate::id::{InstanceId, Token, TransitionId};
-use crate::policy::{Mode, Registration, Spec};
+use crate::policy::{Check, CheckKind, Mode, Registration, Spec};
 use crate::probe::Health;
 use crate::recovery::Recovery;
 use crate::state::{Active, Admin, AdminState, Assignment, Instance, Phase, Service};
@@ -111,7 +111,7 @@ fn service(instances: impl IntoIterator<Item = Instance>) -> Service {
     let instances = instances.into_iter().map(|instance| (instance.id.clone(), Arc::new(instance))).collect();
     Service {
         name: "orders".parse().expect("a name"),
-        spec: Arc::new(Spec { mode: Mode::ActiveActive, ..Spec::default() }),
+        spec: Arc::new(Spec { mode: Mode::ActiveActive, checks: vec![Check::of(CheckKind::Tcp)], ..Spec::default() }),
         generation: 1,
         created_at: WallTime(0),
         updated_at: WallTime(0),
@@ -556,4 +556,20 @@ fn who_may_be_called_is_listed_with_weights() {
     assert_eq!(listed(&service(ill("abgd"))), "");
     assert_eq!(listed(&service(ill("abgd")).fails_open()), "f 1000 degraded");
     assert_eq!(listed(&service(all()).active("a")), "a 2000");
+}
+
+#[test]
+fn where_only_calls_can_tell_everybody_is_called_and_breakers_close_again() {
+    let unseen = |id: &str| well(id).health(Health::Unknown);
+    let mut by_calls = service([well("a"), unseen("b"), unseen("c")]);
+    by_calls.spec = Arc::new(Spec { mode: Mode::ActiveActive, ..Spec::default() });
+    let mut picker = Picker::new();
+    let names: Vec<String> = (0..6)
+        .map(|_| picker.pick(&by_calls, NOW, &asked(PickStrategy::RoundRobin)).expect("somebody").instance.to_string())
+        .collect();
+    assert_eq!(names.join(" "), "a b c a b c", "the one that was reported first is not called alone");
+    // Doubted, and its breaker half open: trial calls are made although others are well.
+    let on_trial = service([well("a").health(Health::Suspect).half_open(0), well("b")]);
+    let picked = Picker::new().pick(&on_trial, NOW, &asked(PickStrategy::Best)).expect("somebody");
+    assert_eq!((picked.instance, picked.trial.is_some()), (id("a"), true));
 }
