@@ -15,7 +15,7 @@ use baton_core::command::{BreakerTried, BreakerTrip, Command, Judgement, Judgeme
 use baton_core::detector::Heartbeat;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
 use baton_core::policy::{Liveness, Spec};
-use baton_core::probe::{LocalTime, Verdict};
+use baton_core::probe::{LATENESS_MIN, LocalTime, Verdict, tolerance};
 use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 use baton_core::time::ClusterTime;
 
@@ -319,19 +319,32 @@ impl Book {
         }
     }
 
-    /// The leader itself stood still or was cut off: a silence until `now` may be its own.
+    /// The leader was cut off: every silence until `now` may be its own.
     pub(super) fn forgive(&mut self, now: LocalTime) {
-        self.alarms.clear();
-        let mut heartbeating = Vec::new();
+        self.forgive_where(now, |_| true);
+    }
+
+    /// The leader's own timers were that late: a silence until `now` may be its own, of whoever it may be late for by less.
+    /// How much that is, is said by the rule for probes: half of what an instance is given, within some bounds.
+    pub(super) fn ran_late(&mut self, late: Duration, now: LocalTime) {
+        if late > LATENESS_MIN {
+            self.forgive_where(now, |watched| watched.deadline().is_some_and(|deadline| late > tolerance(deadline)));
+        }
+    }
+
+    fn forgive_where(&mut self, now: LocalTime, is_meant: impl Fn(&Watched) -> bool) {
+        let mut forgiven = Vec::new();
         for (name, held) in &mut self.watched {
-            for (id, watched) in held.iter_mut().filter(|(_, watched)| watched.beats.is_some()) {
+            for (id, watched) in held.iter_mut().filter(|(_, watched)| watched.beats.is_some() && is_meant(watched)) {
+                let key = (name.clone(), id.clone());
+                forgiven.push((alarm_of(watched), key));
                 watched.forgive(now);
-                heartbeating.push((name.clone(), id.clone()));
             }
         }
-        for key in heartbeating {
-            self.set_alarm(&key, now);
-            self.dirty.insert(key);
+        for alarm in forgiven {
+            self.alarms.remove(&alarm);
+            self.set_alarm(&alarm.1, now);
+            self.dirty.insert(alarm.1);
         }
     }
 
@@ -372,6 +385,23 @@ impl Book {
             debug_assert!(judgements.len() <= before + Source::ALL.len(), "one a source");
         }
         (!judgements.is_empty()).then_some(JudgementsRecord { judgements })
+    }
+
+    /// Those of the judgements that the book still holds, as they are; the others are looked at again.
+    pub(super) fn still_held(&mut self, state: &State, mut record: JudgementsRecord) -> Option<JudgementsRecord> {
+        record.judgements.retain(|judgement| {
+            let Judgement { service, instance, epoch, source, verdict, .. } = judgement;
+            let key = (service.clone(), instance.clone());
+            let Some(watched) = self.get(&key) else { return false };
+            let same = state.instance(service, instance).is_some_and(|instance| instance.epoch == *epoch);
+            let holds = same && watched.verdict(*source) == *verdict;
+            if !holds {
+                watched.sent.remove(source);
+                self.dirty.insert(key);
+            }
+            holds
+        });
+        (!record.judgements.is_empty()).then_some(record)
     }
 
     /// The last judgements were accepted.

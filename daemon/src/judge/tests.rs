@@ -603,6 +603,63 @@ fn a_judge_that_stood_still_forgives() {
 }
 
 #[test]
+fn timers_that_ran_late_forgive_whoever_is_given_little_more_time() {
+    // What is late, and by how much timers must be late for it.
+    for (interval, forgiven, missed) in [(500, 101, 100), (40, 61, 60)] {
+        for (late, is_missing) in [(forgiven, false), (missed, true)] {
+            let mut world = World::new(|spec| {
+                heartbeating(spec);
+                (spec.checks[0].interval, spec.checks[0].fall, spec.checks[0].timeout) =
+                    (Millis(interval), 2, Millis(interval));
+            });
+            world.register("a", Some("s"));
+            for _ in 0..5 {
+                world.beat("a", "s", HeartbeatState::Ok);
+                world.judge();
+                world.now += interval;
+            }
+            world.now += 3 * interval;
+            let now = world.local();
+            world.book.ran_late(Duration::from_millis(late), now);
+            world.book.ring(now);
+            let said = world.judge();
+            assert_eq!(said.contains(&down(Source::Heartbeats)), is_missing, "{interval} ms, {late} ms late: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_is_heard_while_the_quorum_is_asked_is_not_accused() {
+    let mut world = World::new(heartbeating);
+    for instance in ["a", "b"] {
+        world.register(instance, Some("s"));
+        world.beat(instance, "s", HeartbeatState::Ok);
+    }
+    world.judge();
+    world.pass(2_000);
+    let record = world.judgements().expect("both are missing");
+    assert_eq!(record.judgements.len(), 2);
+    // Their heartbeats were only late. One of them comes in before the quorum has answered.
+    world.beat("a", "s", HeartbeatState::Ok);
+    let rest = world.book.still_held(&world.state, record).expect("one is still missing");
+    let accused: Vec<_> = rest.judgements.iter().map(|judgement| judgement.instance.as_str()).collect();
+    assert_eq!(accused, ["b"]);
+    world.commit(Command::JudgementsRecord(rest));
+    world.book.judged();
+    assert_eq!(world.judge(), [], "a is up, as committed");
+    assert_eq!(["a", "b"].map(|it| world.instance(it).health), [Health::Healthy, Health::Unhealthy]);
+    // It is still accused when it really falls silent, at once.
+    world.pass(2_000);
+    assert_eq!(world.judge(), [down(Source::Heartbeats)]);
+    // Of another epoch nothing holds.
+    world.beat("b", "s", HeartbeatState::Failing);
+    world.beat("a", "s", HeartbeatState::Degraded);
+    let record = world.judgements().expect("a is only degraded");
+    world.register("a", Some("s2"));
+    assert!(world.book.still_held(&world.state, record).is_none());
+}
+
+#[test]
 fn another_rhythm_or_another_breaker_begins_anew_and_other_changes_do_not() {
     let mut world = World::new(heartbeating);
     world.register("a", Some("s"));

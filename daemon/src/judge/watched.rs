@@ -342,6 +342,11 @@ impl Watched {
         }
     }
 
+    /// How long its heartbeats may stay away.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.beats.as_ref().map(|beats| beats.rhythm.deadline)
+    }
+
     /// What its last heartbeat said of its lag.
     pub(super) fn lag(&self) -> Option<u64> {
         self.beats.as_ref().and_then(|beats| beats.lag)
