@@ -20,7 +20,7 @@ use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 use baton_core::time::ClusterTime;
 
 use super::counts::Counts;
-use super::watched::{Backoff, BreakerWish, Fate, Watched};
+use super::watched::{Backoff, BreakerWish, Fate, Place, Watched};
 use crate::reports::wire::{
     Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, Known, SliceOf, TotalsAsk,
 };
@@ -225,8 +225,15 @@ impl Book {
         answer
     }
 
-    /// Takes note of a heartbeat, at `at` by the decision clock.
-    pub(super) fn beat(&mut self, state: &State, beat: &Beat, now: LocalTime, at: ClusterTime) -> BeatAnswer {
+    /// Takes note of a heartbeat, at `at` by the decision clock. One that is no news is answered all the same.
+    pub(super) fn beat(
+        &mut self,
+        state: &State,
+        beat: &Beat,
+        place: Option<Place>,
+        now: LocalTime,
+        at: ClusterTime,
+    ) -> BeatAnswer {
         let Some(service) = state.service(&beat.service) else { return BeatAnswer::NoSuchService };
         let Some(instance) = service.instances.get(&beat.instance) else { return BeatAnswer::NoSuchInstance };
         match instance.registration.liveness {
@@ -241,7 +248,9 @@ impl Book {
         let alarm = alarm_of(watched);
         // The news of a new session may come later than its first heartbeat.
         watched.follow(&service.spec, instance, now);
-        watched.observe_beat(Heartbeat { state: beat.state }, beat.lag, now);
+        if place.is_none_or(|place| watched.is_news(place)) {
+            watched.observe_beat(Heartbeat { state: beat.state }, beat.lag, now);
+        }
         let differs = watched.verdict(Source::Heartbeats) != committed(instance, Source::Heartbeats);
         self.alarms.remove(&(alarm, key.clone()));
         self.set_alarm(&key, now);

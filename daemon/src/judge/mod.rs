@@ -29,7 +29,7 @@ use crate::prober::{Clock, LagMeter};
 use crate::reports::wire::{self, CallsAsk, CountsAsk, HeartbeatsAnswer, HeartbeatsAsk, TotalsAsk};
 use crate::store::Changed;
 use book::{Book, Key};
-use watched::Fate;
+use watched::{Fate, Place};
 
 /// Questions that may wait. Each node sends some dozens a second.
 const QUEUE: usize = 1_024;
@@ -310,7 +310,12 @@ impl Tenure {
             }
             Asked::Heartbeats(ask) => {
                 let at = self.consensus.now().time;
-                let answers = ask.beats.iter().map(|beat| self.book.beat(&view.state, beat, now, at)).collect();
+                let HeartbeatsAsk { boot, first, beats } = ask;
+                let place = |number| Some(Place { node: from, boot, number }).filter(|_| first > 0);
+                let answers = (first..)
+                    .zip(&beats)
+                    .map(|(number, beat)| self.book.beat(&view.state, beat, place(number), now, at))
+                    .collect();
                 encoded(&HeartbeatsAnswer { answers })
             }
             Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_core::breaker::{Breaker, BreakerState};
 use baton_core::calls::CallSlice;
 use baton_core::detector::{AccrualDetector, CallJudge, Detector, Heartbeat, Observation};
-use baton_core::id::Revision;
+use baton_core::id::{NodeId, Revision};
 use baton_core::policy::{Check, CheckKind, Liveness, Spec};
 use baton_core::probe::{Evidence, LocalTime, Verdict};
 use baton_core::state::{Instance, Source};
@@ -257,6 +257,14 @@ impl Beats {
     }
 }
 
+/// Where a heartbeat has its place among those that one start of a node told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) node: NodeId,
+    pub(super) boot: u64,
+    pub(super) number: u64,
+}
+
 /// One instance as the judge sees it.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -266,6 +274,8 @@ pub(super) struct Watched {
     since: LocalTime,
     pub(super) calls: Option<Calls>,
     pub(super) beats: Option<Beats>,
+    /// The last heartbeat that each node told of: as many as there are nodes.
+    last: Vec<Place>,
     /// What was proposed and not yet found committed, and when.
     pub(super) sent: BTreeMap<Source, (Verdict, LocalTime)>,
 }
@@ -278,6 +288,7 @@ impl Watched {
             since: now,
             calls: None,
             beats: None,
+            last: Vec::new(),
             sent: BTreeMap::new(),
         };
         watched.follow_beats(instance, now);
@@ -288,7 +299,9 @@ impl Watched {
     /// heartbeats another session.
     pub(super) fn follow(&mut self, spec: &Arc<Spec>, instance: &Instance, now: LocalTime) {
         if self.epoch != instance.epoch {
-            *self = Self::begin(spec, instance, now);
+            // What is overtaken stays so.
+            let last = std::mem::take(&mut self.last);
+            *self = Self { last, ..Self::begin(spec, instance, now) };
             return;
         }
         if !Arc::ptr_eq(&self.spec, spec) {
@@ -332,6 +345,22 @@ impl Watched {
         let calls = self.calls.get_or_insert_with(|| Calls::new(spec, breaker, now));
         calls.follow(breaker, now);
         calls.observe(slice, named, now);
+    }
+
+    /// Whether a heartbeat is news: not one that was told before, and not one that a later one overtook on the way from the
+    /// same node. Two that take different ways have no order.
+    pub(super) fn is_news(&mut self, place: Place) -> bool {
+        match self.last.iter_mut().find(|last| last.node == place.node) {
+            Some(last) if last.boot == place.boot && last.number >= place.number => false,
+            Some(last) => {
+                *last = place;
+                true
+            }
+            None => {
+                self.last.push(place);
+                true
+            }
+        }
     }
 
     /// Takes note of a heartbeat of the present session.
