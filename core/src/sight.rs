@@ -9,8 +9,8 @@
 //!   fails to me ─▶ suspect, at once: it makes the others look
 //!        │ long enough to be down
 //!        ▼
-//!   somebody else doubts it, or nobody else has looked ──▶ down       (a death; a lone node)
-//!        │ others say up
+//!   half of the others doubt it, or none has looked ─────▶ down       (a death; a lone node)
+//!        │ more of them say up
 //!        ▼
 //!   a fresh look at other instances ─ some are well ─────▶ down       (the way to this one is cut)
 //!        │ they fail too, and others see them well
@@ -21,9 +21,9 @@
 //!   ill: unknown, for everything that fails to me
 //! ```
 //!
-//! Nobody waits for ever. An ill node only stands back while somebody else says `up` of what it sees failing and nobody
-//! says otherwise; a real mass failure makes everybody doubt, and a doubt that was committed is what lets the others
-//! accuse. A lone observer, or one whose fellows have not looked, accuses as it always did. The idea is Lifeguard's (Dadgar,
+//! Nobody waits for ever. An ill node only stands back while more of the others say `up` of what it sees failing than
+//! doubt it, so while it would be in the minority with those who see as it does: two blinded nodes of five do not vouch for
+//! each other. A real mass failure makes everybody doubt, and doubts that were committed are what lets the others accuse. A lone observer, or one whose fellows have not looked, accuses as it always did. The idea is Lifeguard's (Dadgar,
 //! Phillips and Currey, "Lifeguard: Local health awareness for more accurate failure detection", 2018): whoever hears
 //! many failures should first look for the fault in itself.
 //!
@@ -48,9 +48,9 @@ const WELL_PERCENT: usize = 50;
 pub enum Others {
     /// Nothing: there are none, or none has looked.
     Silent,
-    /// At least one says `up`, and nobody anything else.
+    /// More say `up` than anything else.
     Well,
-    /// At least one says `suspect` or `down`.
+    /// At least as many say `suspect` or `down` as say `up`: with this node, the majority of those who say anything.
     Doubt,
 }
 
@@ -58,11 +58,21 @@ impl Others {
     /// What is said of `instance` by all but `me`. Whoever is counted out or ill holds no verdict, and is not heard here.
     pub fn of(instance: &Instance, me: NodeId) -> Self {
         let records = instance.verdicts.iter().filter(|(observer, _)| **observer != me);
-        records.fold(Self::Silent, |said, (_, record)| match (said, record.verdict) {
-            (Self::Doubt, _) | (_, Verdict::Suspect | Verdict::Down) => Self::Doubt,
-            (Self::Silent | Self::Well, Verdict::Up) => Self::Well,
-            (Self::Silent | Self::Well, Verdict::Unknown) => said,
-        })
+        Self::saying(records.map(|(_, record)| record.verdict))
+    }
+
+    /// What these verdicts of others come to.
+    pub fn saying(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        let (up, doubt) = verdicts.into_iter().fold((0_usize, 0_usize), |(up, doubt), verdict| match verdict {
+            Verdict::Up => (up + 1, doubt),
+            Verdict::Suspect | Verdict::Down => (up, doubt + 1),
+            Verdict::Unknown => (up, doubt),
+        });
+        match (up, doubt) {
+            (0, 0) => Self::Silent,
+            (up, doubt) if doubt >= up => Self::Doubt,
+            (..) => Self::Well,
+        }
     }
 }
 
@@ -207,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn others_doubt_when_those_who_doubt_are_no_fewer_than_those_who_say_up() {
+        use Verdict::{Down, Suspect, Unknown, Up};
+        for (said, others) in [
+            (vec![], Others::Silent),
+            (vec![Unknown, Unknown], Others::Silent),
+            (vec![Up, Unknown], Others::Well),
+            (vec![Suspect, Unknown], Others::Doubt),
+            (vec![Up, Down], Others::Doubt),
+            (vec![Up, Up, Down], Others::Well),
+            (vec![Up, Suspect, Down], Others::Doubt),
+            (vec![Up, Up, Suspect, Down], Others::Doubt),
+            (vec![Up, Up, Up, Down], Others::Well),
+        ] {
+            assert_eq!(Others::saying(said.clone()), others, "{said:?}");
+        }
+    }
+
+    #[test]
     fn everything_that_others_see_well_failing_at_once_is_the_nodes_own_illness() {
         for (looks, word) in [
             ("WW", Word::Unknown),
@@ -288,14 +316,8 @@ mod tests {
                     let me = (order / (1 + round % 7) + round * (1 + order % observers)) % observers;
                     // In the last rounds everybody has its turn.
                     let me = if round >= 6 * observers { round % observers } else { me };
-                    let others = said.iter().enumerate().filter(|(other, _)| *other != me).fold(
-                        Others::Silent,
-                        |sum, (_, verdict)| match (sum, verdict) {
-                            (Others::Doubt, _) | (_, Verdict::Suspect | Verdict::Down) => Others::Doubt,
-                            (_, Verdict::Up) => Others::Well,
-                            (_, Verdict::Unknown) => sum,
-                        },
-                    );
+                    let others = said.iter().enumerate().filter(|(other, _)| *other != me);
+                    let others = Others::saying(others.map(|(_, verdict)| *verdict));
                     let stock = Stock::of([Look { failed: true, others }; 4]);
                     let _ = trust[me].look_around(stock);
                     let looked_into = said[me] == Verdict::Suspect;

@@ -268,6 +268,29 @@ fn a_node_to_which_everything_fails_says_unknown_and_never_down() {
 }
 
 #[test]
+fn two_blinded_nodes_of_five_do_not_vouch_for_each_other() {
+    for (fails_after, what) in [(0, "refused at once"), (TIMEOUT, "silence")] {
+        let mut play = Play::of(5, 6);
+        play.fails_after = fails_after;
+        play.cut = [1, 2].into_iter().flat_map(|node| (0..6).map(move |number| (node, number))).collect();
+        play.run(10_000);
+        for node in [1, 2] {
+            assert_eq!(play.times(node, "down"), 0, "{what}: {:#?}", play.said);
+            assert!(!play.trusts_itself(node), "{what}: node {node}");
+            assert_eq!(play.verdicts(node), BTreeSet::from([Verdict::Unknown]), "{what}: node {node}");
+        }
+        assert!(play.health.iter().all(|(_, _, to)| to != "unhealthy"), "{what}: {:?}", play.health);
+        // While they stand back, everything dies: it is agreed, and they believe it.
+        play.dead.extend(0..6);
+        play.run(6_000);
+        for number in 0..6 {
+            assert!(play.became(&format!("i-{number}"), "unhealthy").is_some(), "{what}: {:?}", play.health);
+        }
+        assert!(play.trusts_itself(1) && play.trusts_itself(2), "{what}: the others see what they see");
+    }
+}
+
+#[test]
 fn however_rarely_it_looks_it_looks_around_before_it_accuses() {
     // The first instance that fails would be down long before the others are looked at by their interval.
     let mut play = Play::with(3, 6, |spec| spec.checks[0].interval = Millis::secs(10));
