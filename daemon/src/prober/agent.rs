@@ -1,6 +1,10 @@
 //! The agent check: a local command, by the name that this node's own configuration gives it. Nothing that comes through
 //! the API can say what is run. A command gets a process group of its own, which is killed as a whole when its time is
 //! up, when it ends, or when the probe is dropped: nothing that it started is left behind, unless it left the group.
+//!
+//! A node that is itself killed (`kill -9`, the kernel short of memory) can kill nobody any more: its agents go on until they
+//! end by themselves. A service manager that ends the whole control group, as systemd does for the unit that comes with
+//! this, takes them along; elsewhere a command may begin with `setpriv --pdeathsig KILL`, or bound itself by `timeout`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -147,6 +151,12 @@ fn judge(name: &str, status: ExitStatus) -> Result<(), Fault> {
     let how = match (status.code(), status.signal()) {
         (Some(0), _) => return Ok(()),
         (Some(code), _) => format!("agent \"{name}\" exited with {code}"),
+        // This node kills only whom it does not wait for any more. So it was the kernel, which was short of memory, or
+        // somebody on this machine; an agent that fails by itself does not end like that.
+        (None, Some(signal)) if signal == Signal::KILL.as_raw() => {
+            let detail = format!("agent \"{name}\" was killed (signal 9), as by a system that is short of memory");
+            return Err(Fault::Node { detail });
+        }
         (None, Some(signal)) => format!("agent \"{name}\" was ended by signal {signal}"),
         (None, None) => format!("agent \"{name}\" ended in an unknown way"),
     };
