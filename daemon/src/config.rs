@@ -285,8 +285,8 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             allowed_hosts,
             log_format: said.log_format.unwrap_or_default(),
             log: said.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
+            probe: ProbeConfig { ca, ca_file: probe_ca_file.clone(), agents },
             probe_ca_file,
-            probe: ProbeConfig { ca, agents },
         })
     } else {
         Err(ConfigError::Invalid(problems))

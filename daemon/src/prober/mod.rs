@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use baton_core::id::{InstanceId, ServiceName};
@@ -61,6 +62,8 @@ const NEWS_MAX: usize = 256;
 pub(crate) struct ProbeConfig {
     /// Certificates trusted beside the system's.
     pub(crate) ca: Vec<CertificateDer<'static>>,
+    /// The file that they came from, which is read again from time to time.
+    pub(crate) ca_file: Option<PathBuf>,
     /// The local commands that checks of type `agent` name: the program and its arguments.
     pub(crate) agents: BTreeMap<InstanceId, Vec<String>>,
 }
@@ -150,7 +153,7 @@ impl Prober {
             clock,
             lag,
             resolver: Resolver::new(clock),
-            roots: Roots::with(&config.ca),
+            roots: Roots::with(&config.ca, config.ca_file.as_deref()),
             agents: Agents::new(&config.agents),
         });
         Self {

@@ -87,10 +87,10 @@ impl Probe {
         let clock = self.means.clock;
         let timeout = self.target.plan.timeout;
         if let Some(tls) = self.target.plan.tls()
-            && !tls.is_ready()
+            && !tls.is_ready(&self.means.roots, clock.now())
         {
-            let prepared = tls.prepare(&self.means.roots).await;
-            // This took its time before the first probe of a check. It is nobody's lateness.
+            let prepared = tls.prepare(&self.means.roots, clock.now()).await;
+            // This took its time before the first probe of a check, and does once an hour. It is nobody's lateness.
             self.due = clock.now();
             if let Err(Fault::Node { detail } | Fault::Target { detail, .. }) = prepared {
                 let timing = Timing { due: self.due, started: self.due, ended: self.due, timeout };
@@ -145,7 +145,8 @@ impl Probe {
         let plan = &self.target.plan;
         progress.reached(Stage::Handshake);
         tcp::without_delay(&stream);
-        let mut stream = tls.shake(&self.target.address.host, stream).await?;
+        let Means { clock, roots, .. } = self.means.as_ref();
+        let mut stream = tls.shake(&self.target.address.host, stream, roots, clock.now()).await?;
         match &plan.kind {
             PlanKind::Agent | PlanKind::Tcp | PlanKind::Tls(_) => {
                 // Said goodbye to, so that the server's log has no complaint. Whether it hears it is not asked.

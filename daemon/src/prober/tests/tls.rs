@@ -7,6 +7,8 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::prober::fault::Fault;
+use crate::prober::tls::{Roots, TlsPlan, certificates};
 
 /// An authority, which lives as long as a test.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -138,6 +140,91 @@ async fn the_nodes_own_authorities_vouch_beside_the_checks() {
         assert!(error.contains(words), "\"{error}\" does not say \"{words}\"");
     }
     assert!(read_ca_file(dir.path()).is_err() && read_ca_file(&dir.path().join("none")).is_err());
+}
+
+#[tokio::test]
+async fn an_authority_of_the_same_name_with_another_key_leaves_the_word_to_the_node() {
+    // The check brings the authority of before its key was replaced, the node the new one.
+    let (old, new) = (Authority::called("one"), Authority::called("one"));
+    let server = answers_over(new.server("127.0.0.1", Good::Now, &[]), &ok("")).await;
+    let node = |ca: &Authority| ProbeConfig {
+        ca: certificates(ca.pem().as_bytes()).expect("a certificate"),
+        ..ProbeConfig::default()
+    };
+    assert_eq!(probe_with(&node(&new), server, &over(by(&old), CheckKind::Tls)).await.0, Ok(Outcome::Success));
+    let (seen, _) = probe_with(&node(&old), server, &over(by(&old), CheckKind::Tls)).await;
+    assert_failed(seen, FailureClass::Connection, "TLS: ");
+}
+
+/// A node's roots with a file of its own, and a check that trusts nobody else.
+struct Trusting {
+    file: std::path::PathBuf,
+    roots: Roots,
+    plan: TlsPlan,
+}
+
+impl Trusting {
+    fn of(dir: &tempfile::TempDir, ca: &Authority) -> Self {
+        let file = dir.path().join("ca.pem");
+        std::fs::write(&file, ca.pem()).expect("written");
+        let roots = Roots::with(&read_ca_file(&file).expect("certificates"), Some(&file));
+        let tls = CheckTls { verify: true, server_name: None, ca: None };
+        Self { file, roots, plan: TlsPlan::of(&tls, None).expect("a plan") }
+    }
+
+    fn rotate(&self, ca: &str) {
+        std::fs::write(&self.file, ca).expect("written");
+    }
+
+    /// A handshake at this second.
+    async fn shake(&self, server: SocketAddr, second: u64) -> Result<(), Fault> {
+        let now = LocalTime(Duration::from_secs(second));
+        if !self.plan.is_ready(&self.roots, now) {
+            self.plan.prepare(&self.roots, now).await.expect("it is loaded");
+            assert!(self.plan.is_ready(&self.roots, now));
+        }
+        let stream = TcpStream::connect(server).await.expect("it listens");
+        self.plan.shake("127.0.0.1", stream, &self.roots, now).await.map(drop)
+    }
+}
+
+fn unknown_issuer() -> Result<(), Fault> {
+    Err(Fault::target(FailureClass::Connection, "TLS: unknown issuer"))
+}
+
+#[tokio::test]
+async fn a_new_authority_is_noticed_when_a_server_has_it_and_its_instance_is_not_blamed() {
+    let [one, two, three] = ["one", "two", "three"].map(Authority::called);
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Trusting::of(&dir, &one);
+    let of_two = answers_over(two.server("127.0.0.1", Good::Now, &[]), "").await;
+    assert_eq!(node.shake(of_two, 0).await, unknown_issuer(), "what is known is new");
+    node.rotate(&two.pem());
+    assert_eq!(node.shake(of_two, 59).await, unknown_issuer(), "they are not read again with each probe");
+    assert_eq!(node.shake(of_two, 60).await, Ok(()), "but a minute later");
+
+    let of_three = answers_over(three.server("127.0.0.1", Good::Now, &[]), "").await;
+    node.rotate(&three.pem());
+    match node.shake(of_three, 120).await {
+        Err(Fault::Node { detail }) => assert!(detail.contains("read again before that counts"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(node.shake(of_three, 120).await, Ok(()), "read again, it is known");
+    assert_eq!(node.shake(of_two, 121).await, unknown_issuer());
+}
+
+#[tokio::test]
+async fn trusted_certificates_are_read_again_every_hour_and_kept_where_they_cannot_be() {
+    let (old, new) = (Authority::called("one"), Authority::called("two"));
+    let server = answers_over(old.server("127.0.0.1", Good::Now, &[]), "").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Trusting::of(&dir, &old);
+    assert_eq!(node.shake(server, 0).await, Ok(()));
+    node.rotate("half a file");
+    assert_eq!(node.shake(server, 3_600).await, Ok(()), "what is being replaced is kept");
+    node.rotate(&new.pem());
+    assert_eq!(node.shake(server, 7_199).await, Ok(()), "nothing made it look");
+    assert_eq!(node.shake(server, 7_200).await, unknown_issuer(), "whoever is not trusted any more vouches for nobody");
 }
 
 #[tokio::test]
