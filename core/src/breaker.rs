@@ -159,12 +159,15 @@ impl Breaker {
         Ok(())
     }
 
-    /// Calls to a half-open instance ended: one bad one opens the breaker again, enough good ones close it.
+    /// Calls to a half-open instance ended: one bad one opens the breaker again, enough good ones close it. `granted` of the
+    /// good ones had been let through as trials, and give their places back, oldest first. Whoever called without asking took
+    /// no place and has none to give: else such calls would let more and more trials out at once.
     pub fn tried(
         &mut self,
         policy: &BreakerPolicy,
         now: ClusterTime,
         successes: u32,
+        granted: u32,
         numbers: BreakerNumbers,
     ) -> Option<Changed> {
         match self.state {
@@ -174,7 +177,7 @@ impl Breaker {
         if numbers.failures > 0 {
             return self.trip(policy, now, numbers);
         }
-        self.trials.drain(..self.trials.len().min(successes as usize));
+        self.trials.drain(..self.trials.len().min(granted.min(successes) as usize));
         self.successes = self.successes.saturating_add(successes);
         // What closes it is all of them, not only those that were told of last.
         let all = BreakerNumbers { calls: u64::from(self.successes), ..numbers };
@@ -252,8 +255,8 @@ mod tests {
         assert_eq!(breaker.lets_through(&policy(), at(30)), Lets::Nothing);
         assert!(breaker.elapse(at(31)).is_some());
         assert_eq!(breaker.lets_through(&policy(), at(31)), Lets::ATrial);
-        assert_eq!(breaker.tried(&policy(), at(32), 2, good(2)), None);
-        let closed = breaker.tried(&policy(), at(33), 1, good(1));
+        assert_eq!(breaker.tried(&policy(), at(32), 2, 2, good(2)), None);
+        let closed = breaker.tried(&policy(), at(33), 1, 1, good(1));
         assert_eq!(closed, Some(Changed { from: BreakerState::HalfOpen, to: BreakerState::Closed }));
         assert_eq!(breaker.generation, 4, "each change of state is a generation");
     }
@@ -261,12 +264,12 @@ mod tests {
     #[test]
     fn one_bad_trial_call_opens_it_for_longer() {
         let mut breaker = half_open();
-        breaker.tried(&policy(), at(31), 2, good(2));
-        assert!(breaker.tried(&policy(), at(32), 5, failed(1)).is_some(), "good calls beside it do not help");
+        breaker.tried(&policy(), at(31), 2, 2, good(2));
+        assert!(breaker.tried(&policy(), at(32), 5, 5, failed(1)).is_some(), "good calls beside it do not help");
         assert_eq!((breaker.state, breaker.trips, breaker.open_for), (BreakerState::Open, 2, Millis::secs(60)));
         for trips in 3..=9 {
             breaker.elapse(at(10_000 * u64::from(trips)));
-            breaker.tried(&policy(), at(10_000 * u64::from(trips)), 0, failed(1));
+            breaker.tried(&policy(), at(10_000 * u64::from(trips)), 0, 0, failed(1));
             assert_eq!(breaker.trips, trips);
         }
         assert_eq!(breaker.open_for, policy().open_for_max);
@@ -276,7 +279,7 @@ mod tests {
     fn a_trip_long_after_closing_is_a_first_one() {
         for (closed_for, trips) in [(29, 2), (30, 1)] {
             let mut breaker = half_open();
-            breaker.tried(&policy(), at(31), 3, good(3)).expect("it closes");
+            breaker.tried(&policy(), at(31), 3, 3, good(3)).expect("it closes");
             breaker.trip(&policy(), at(31 + closed_for), failed(5)).expect("it opens");
             assert_eq!(breaker.trips, trips, "{closed_for} s after closing");
         }
@@ -292,8 +295,12 @@ mod tests {
         assert_eq!(breaker.lets_through(&policy(), at(39)), Lets::Nothing);
         assert_eq!(breaker.grant(&policy(), at(40)), Ok(()), "nobody heard of the first three within 10 s");
         assert_eq!(breaker.trials.len(), 1);
-        breaker.tried(&policy(), at(41), 1, good(1));
+        breaker.tried(&policy(), at(41), 1, 1, good(1));
         assert!(breaker.trials.is_empty(), "a call that ended gives its place back");
+        assert_eq!([41, 42, 43].map(|second| breaker.grant(&policy(), at(second))), [Ok(()); 3]);
+        breaker.tried(&policy(), at(44), 1, 0, good(1));
+        assert_eq!(breaker.grant(&policy(), at(44)), Err(NoTrial::AllOut(3)), "whoever did not ask took no place");
+        assert_eq!(breaker.successes, 2, "but that it went well counts");
         let mut closed = Breaker::closed(at(0));
         assert_eq!(closed.grant(&policy(), at(0)), Err(NoTrial::NotHalfOpen(BreakerState::Closed)));
     }

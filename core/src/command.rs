@@ -228,6 +228,10 @@ pub struct BreakerTried {
     pub generation: u64,
     /// What was counted since the last such command; one failure in it opens the breaker again.
     pub numbers: BreakerNumbers,
+    /// How many of the good calls had been granted, as their reports showed by naming the generation: so many places are
+    /// free again.
+    #[serde(default)]
+    pub granted: u64,
 }
 
 /// Somebody wants to make a trial call. Counted in the log, so that the bound holds across the cluster.

@@ -148,6 +148,9 @@ fn trial_calls_are_bounded_across_the_cluster_and_time_out() {
     assert_eq!(one_more(&mut world), 2);
     world.tried("b", 3, 1, 0).expect("counted");
     assert_eq!(one_more(&mut world), 1);
+    // Whoever called without asking took no place, and has none to give. That it went well counts all the same.
+    world.tried_unasked("b", 3, 1).expect("counted");
+    assert_eq!((one_more(&mut world), world.breaker("b").successes), (0, 2));
 }
 
 #[test]

@@ -22,9 +22,10 @@ impl Entry<'_> {
 
     pub(super) fn breaker_tried(&mut self, tried: &BreakerTried) -> Reply {
         let good = u32::try_from(tried.numbers.calls.saturating_sub(tried.numbers.failures)).unwrap_or(u32::MAX);
+        let granted = u32::try_from(tried.granted).unwrap_or(u32::MAX);
         let changed =
             self.with_breaker(&tried.service, &tried.instance, tried.generation, |breaker, policy, now| {
-                breaker.tried(policy, now, good, tried.numbers)
+                breaker.tried(policy, now, good, granted, tried.numbers)
             })?;
         self.tell_breaker(&tried.service, &tried.instance, changed, None);
         Ok(Done::Ok)

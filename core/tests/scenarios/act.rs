@@ -76,8 +76,7 @@ impl Story {
             Directive::Node(node, fate) => self.fate(*node, fate),
             Directive::Calls(id, generation, told) => {
                 let instance = self.instance(id)?;
-                let generation = generation.unwrap_or(instance.breaker.generation);
-                self.told(id, told, generation)
+                self.told(id, told, *generation)
             }
             Directive::FromNowCalls(id, calls) => {
                 self.instance(id)?;
@@ -241,7 +240,7 @@ impl Story {
         Ok(())
     }
 
-    pub(super) fn told(&mut self, id: &InstanceId, told: &[Told], generation: u64) -> Result {
+    pub(super) fn told(&mut self, id: &InstanceId, told: &[Told], generation: Option<u64>) -> Result {
         let (now, instance) = (self.log.now, self.instance(id)?);
         self.sync_judges()?;
         let judge = self.judges.get_mut(id).ok_or("nobody judges it")?;

@@ -33,6 +33,8 @@ pub(crate) struct Judge {
     beats: Option<AccrualDetector>,
     /// Good and bad trial calls that were told and are not proposed yet.
     tried: CallSlice,
+    /// Those of the good ones that named the breaker's generation.
+    granted: u64,
     /// Since when it judges. Until it has heard something, or has waited long enough to have heard, it takes nothing back.
     began: ClusterTime,
 }
@@ -73,6 +75,7 @@ impl Judge {
             generation: instance.breaker.generation,
             beats,
             tried: CallSlice::default(),
+            granted: 0,
             began: now,
         }
     }
@@ -105,15 +108,17 @@ impl Judge {
         [calls, beats].into_iter().flatten().min()
     }
 
-    /// Calls of clients that knew the breaker at `generation`.
+    /// Calls of clients; those who named the breaker's generation had asked whether they may.
     pub(crate) fn calls(
         &mut self,
         told: &CallSlice,
-        generation: u64,
+        generation: Option<u64>,
         instance: &Instance,
         now: ClusterTime,
     ) -> Option<String> {
-        if generation != instance.breaker.generation {
+        if let Some(generation) = generation
+            && generation != instance.breaker.generation
+        {
             return Some(format!(
                 "late: these calls began at generation {generation}, the breaker is at {}: they count for nothing",
                 instance.breaker.generation
@@ -122,6 +127,7 @@ impl Judge {
         self.calls.observe(&Observation::Calls(told), local(now));
         if instance.breaker.state == BreakerState::HalfOpen {
             self.tried.merge_after(told);
+            self.granted += if generation.is_some() { told.counts.answered() } else { 0 };
         }
         None
     }
@@ -161,6 +167,7 @@ impl Judge {
             self.generation = breaker.generation;
             self.calls.breaker_reset();
             self.tried = CallSlice::default();
+            self.granted = 0;
         }
         let (service, id, generation) = (known.name.clone(), instance.id.clone(), breaker.generation);
         match breaker.state {
@@ -172,13 +179,14 @@ impl Judge {
             }
             BreakerState::HalfOpen if !self.tried.is_empty() => {
                 let told = std::mem::take(&mut self.tried);
+                let granted = std::mem::take(&mut self.granted);
                 let numbers = BreakerNumbers {
                     consecutive_failures: told.longest,
                     calls: told.calls(),
                     failures: told.failures(),
                     class: told.last_failure,
                 };
-                let tried = BreakerTried { service, instance: id, generation, numbers };
+                let tried = BreakerTried { service, instance: id, generation, numbers, granted };
                 return Some(Command::BreakerTried(tried));
             }
             BreakerState::HalfOpen | BreakerState::Open => {}

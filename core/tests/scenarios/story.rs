@@ -192,7 +192,7 @@ impl Story {
         let (service, instance) = (self.service()?, self.instance(id)?);
         let generation = instance.breaker.generation;
         match judge::lets(&service, &instance, self.log.now) {
-            Lets::Freely => self.told(id, told, generation),
+            Lets::Freely => self.told(id, told, Some(generation)),
             Lets::Nothing => Ok(()),
             Lets::ATrial => {
                 let one = |told: &Told| std::iter::repeat_n(Told { count: 1, ..*told }, told.count as usize);
@@ -205,7 +205,7 @@ impl Story {
                     self.propose(judge::trial(&service, &instance, Some(generation)))?;
                     made.push(call);
                 }
-                self.told(id, &made, generation)
+                self.told(id, &made, Some(generation))
             }
         }
     }

@@ -73,6 +73,13 @@ impl World {
         self.send(tried("orders", id, generation, good, bad))
     }
 
+    /// Calls whose callers had not asked went well.
+    pub fn tried_unasked(&mut self, id: &str, generation: u64, good: u64) -> Reply {
+        let (service, instance) = (service("orders"), instance(id));
+        let tried = BreakerTried { service, instance, generation, numbers: numbers(good, 0), granted: 0 };
+        self.send(Command::BreakerTried(tried))
+    }
+
     pub fn grant(&mut self, id: &str, generation: u64) -> Reply {
         self.send(grant("orders", id, generation))
     }
@@ -139,7 +146,7 @@ pub fn trip(name: &str, id: &str, generation: u64, failures: u64) -> Command {
 
 pub fn tried(name: &str, id: &str, generation: u64, good: u64, bad: u64) -> Command {
     let (service, instance) = (service(name), instance(id));
-    Command::BreakerTried(BreakerTried { service, instance, generation, numbers: numbers(good, bad) })
+    Command::BreakerTried(BreakerTried { service, instance, generation, numbers: numbers(good, bad), granted: good })
 }
 
 pub fn grant(name: &str, id: &str, generation: u64) -> Command {

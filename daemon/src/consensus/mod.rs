@@ -346,6 +346,14 @@ impl Consensus {
         self.inner.staleness()
     }
 
+    /// Whether there is a leader to ask, as far as this node can tell: it leads and hears a quorum, or it knows who leads and
+    /// has heard from it within an election's time.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let silence_max = Duration::from_millis(self.inner.tuning.election_max_ms);
+        let known = self.inner.leadership.borrow().leader.is_some();
+        known && self.staleness().is_some_and(|silence| silence <= silence_max)
+    }
+
     /// How Raft is doing.
     pub(crate) fn status(&self) -> RaftStatus {
         self.inner.status()

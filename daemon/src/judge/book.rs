@@ -15,12 +15,12 @@ use baton_core::command::{BreakerTried, BreakerTrip, Command, Judgement, Judgeme
 use baton_core::detector::Heartbeat;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
 use baton_core::policy::{Liveness, Spec};
-use baton_core::probe::{LocalTime, Verdict};
+use baton_core::probe::{LATENESS_MIN, LocalTime, Verdict, tolerance};
 use baton_core::state::{AdminState, Change, Instance, Service, Source, State};
 use baton_core::time::ClusterTime;
 
 use super::counts::Counts;
-use super::watched::{Backoff, BreakerWish, Fate, Watched};
+use super::watched::{Backoff, BreakerWish, Fate, Place, Watched};
 use crate::reports::wire::{
     Beat, BeatAnswer, CallsAnswer, CallsAsk, CountsAnswer, CountsAsk, Known, SliceOf, TotalsAsk,
 };
@@ -51,6 +51,8 @@ pub(super) struct Book {
     awaiting: BTreeSet<Key>,
     /// Their breakers may have to be moved.
     breakers: BTreeSet<Key>,
+    /// Their breakers will have to be, but not before then. One that is here in vain is looked at in vain, and no more.
+    breaker_alarms: BTreeSet<(LocalTime, Key)>,
     backoff: Backoff,
     not_before: LocalTime,
 }
@@ -67,6 +69,7 @@ impl Book {
             dirty: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             breakers: BTreeSet::new(),
+            breaker_alarms: BTreeSet::new(),
             backoff: Backoff::default(),
             not_before: now,
         }
@@ -214,7 +217,7 @@ impl Book {
             let watched = self.watch(service, instance, now);
             // What the instance is now may be news that has not come by yet.
             watched.follow(&service.spec, instance, now);
-            watched.observe_calls(&instance.breaker, slice, now);
+            watched.observe_calls(&instance.breaker, slice, generation.is_some(), now);
             let key = (service.name.clone(), instance.id.clone());
             self.breakers.insert(key.clone());
             self.dirty.insert(key);
@@ -222,8 +225,15 @@ impl Book {
         answer
     }
 
-    /// Takes note of a heartbeat, at `at` by the decision clock.
-    pub(super) fn beat(&mut self, state: &State, beat: &Beat, now: LocalTime, at: ClusterTime) -> BeatAnswer {
+    /// Takes note of a heartbeat, at `at` by the decision clock. One that is no news is answered all the same.
+    pub(super) fn beat(
+        &mut self,
+        state: &State,
+        beat: &Beat,
+        place: Option<Place>,
+        now: LocalTime,
+        at: ClusterTime,
+    ) -> BeatAnswer {
         let Some(service) = state.service(&beat.service) else { return BeatAnswer::NoSuchService };
         let Some(instance) = service.instances.get(&beat.instance) else { return BeatAnswer::NoSuchInstance };
         match instance.registration.liveness {
@@ -238,7 +248,9 @@ impl Book {
         let alarm = alarm_of(watched);
         // The news of a new session may come later than its first heartbeat.
         watched.follow(&service.spec, instance, now);
-        watched.observe_beat(Heartbeat { state: beat.state }, beat.lag, now);
+        if place.is_none_or(|place| watched.is_news(place)) {
+            watched.observe_beat(Heartbeat { state: beat.state }, beat.lag, now);
+        }
         let differs = watched.verdict(Source::Heartbeats) != committed(instance, Source::Heartbeats);
         self.alarms.remove(&(alarm, key.clone()));
         self.set_alarm(&key, now);
@@ -284,13 +296,19 @@ impl Book {
         }
     }
 
-    /// When the next silence is too long.
+    /// When the next silence is too long, or a breaker may be spoken of.
     pub(super) fn alarm(&self) -> Option<LocalTime> {
-        self.alarms.first().map(|(at, _)| *at)
+        let first = |alarms: &BTreeSet<(LocalTime, Key)>| alarms.first().map(|(at, _)| *at);
+        [first(&self.alarms), first(&self.breaker_alarms)].into_iter().flatten().min()
     }
 
-    /// Looks at those whose silence is too long by now.
+    /// Looks at those whose silence is too long by now, and at breakers whose time has come.
     pub(super) fn ring(&mut self, now: LocalTime) {
+        while self.breaker_alarms.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.breaker_alarms.pop_first()
+        {
+            self.breakers.insert(key);
+        }
         while self.alarms.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, key)) = self.alarms.pop_first()
         {
@@ -310,19 +328,32 @@ impl Book {
         }
     }
 
-    /// The leader itself stood still or was cut off: a silence until `now` may be its own.
+    /// The leader was cut off: every silence until `now` may be its own.
     pub(super) fn forgive(&mut self, now: LocalTime) {
-        self.alarms.clear();
-        let mut heartbeating = Vec::new();
+        self.forgive_where(now, |_| true);
+    }
+
+    /// The leader's own timers were that late: a silence until `now` may be its own, of whoever it may be late for by less.
+    /// How much that is, is said by the rule for probes: half of what an instance is given, within some bounds.
+    pub(super) fn ran_late(&mut self, late: Duration, now: LocalTime) {
+        if late > LATENESS_MIN {
+            self.forgive_where(now, |watched| watched.deadline().is_some_and(|deadline| late > tolerance(deadline)));
+        }
+    }
+
+    fn forgive_where(&mut self, now: LocalTime, is_meant: impl Fn(&Watched) -> bool) {
+        let mut forgiven = Vec::new();
         for (name, held) in &mut self.watched {
-            for (id, watched) in held.iter_mut().filter(|(_, watched)| watched.beats.is_some()) {
+            for (id, watched) in held.iter_mut().filter(|(_, watched)| watched.beats.is_some() && is_meant(watched)) {
+                let key = (name.clone(), id.clone());
+                forgiven.push((alarm_of(watched), key));
                 watched.forgive(now);
-                heartbeating.push((name.clone(), id.clone()));
             }
         }
-        for key in heartbeating {
-            self.set_alarm(&key, now);
-            self.dirty.insert(key);
+        for alarm in forgiven {
+            self.alarms.remove(&alarm);
+            self.set_alarm(&alarm.1, now);
+            self.dirty.insert(alarm.1);
         }
     }
 
@@ -365,6 +396,23 @@ impl Book {
         (!judgements.is_empty()).then_some(JudgementsRecord { judgements })
     }
 
+    /// Those of the judgements that the book still holds, as they are; the others are looked at again.
+    pub(super) fn still_held(&mut self, state: &State, mut record: JudgementsRecord) -> Option<JudgementsRecord> {
+        record.judgements.retain(|judgement| {
+            let Judgement { service, instance, epoch, source, verdict, .. } = judgement;
+            let key = (service.clone(), instance.clone());
+            let Some(watched) = self.get(&key) else { return false };
+            let same = state.instance(service, instance).is_some_and(|instance| instance.epoch == *epoch);
+            let holds = same && watched.verdict(*source) == *verdict;
+            if !holds {
+                watched.sent.remove(source);
+                self.dirty.insert(key);
+            }
+            holds
+        });
+        (!record.judgements.is_empty()).then_some(record)
+    }
+
     /// The last judgements were accepted.
     pub(super) fn judged(&mut self) {
         self.backoff.over();
@@ -397,7 +445,6 @@ impl Book {
     /// The breakers that must be moved, at most so many, with the generation that was seen.
     pub(super) fn breaker_commands(&mut self, state: &State, now: LocalTime, most: usize) -> Vec<(Key, u64, Command)> {
         let mut commands = Vec::new();
-        let mut later = Vec::new();
         while commands.len() < most
             && let Some(key) = self.breakers.pop_first()
         {
@@ -417,17 +464,17 @@ impl Book {
                         BreakerWish::Trip(numbers) => {
                             Command::BreakerTrip(BreakerTrip { service, instance, generation, numbers })
                         }
-                        BreakerWish::Tried(numbers) => {
-                            Command::BreakerTried(BreakerTried { service, instance, generation, numbers })
+                        BreakerWish::Tried { numbers, granted } => {
+                            Command::BreakerTried(BreakerTried { service, instance, generation, numbers, granted })
                         }
                     };
                     commands.push((key, generation, command));
                 }
-                // Looked at again at the next turn, which is soon.
-                Err(_) => later.push(key),
+                Err(not_before) => {
+                    self.breaker_alarms.insert((not_before, key));
+                }
             }
         }
-        self.breakers.extend(later);
         commands
     }
 

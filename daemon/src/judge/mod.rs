@@ -11,7 +11,7 @@ mod tests;
 
 use std::time::Duration;
 
-use baton_core::command::{Command, Reply};
+use baton_core::command::{Command, JudgementsRecord, Reply};
 use baton_core::id::NodeId;
 use baton_core::probe::{LocalTime, Verdict};
 use bytes::Bytes;
@@ -25,11 +25,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Answers, Consensus, Leadership, ProposeError};
-use crate::prober::Clock;
+use crate::prober::{Clock, LagMeter};
 use crate::reports::wire::{self, CallsAsk, CountsAsk, HeartbeatsAnswer, HeartbeatsAsk, TotalsAsk};
 use crate::store::Changed;
 use book::{Book, Key};
-use watched::Fate;
+use watched::{Fate, Place};
 
 /// Questions that may wait. Each node sends some dozens a second.
 const QUEUE: usize = 1_024;
@@ -40,9 +40,12 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How often the judge looks at the clock, whatever happens: windows empty, and it must notice that it stood still.
 const TURN_EVERY: Duration = Duration::from_millis(100);
 
-/// A turn that comes later than this means that the judge itself stood still, and a silence without a quorum that is
-/// longer, that it was cut off: whoever was not heard meanwhile is forgiven.
-const STALL_MAX: Duration = Duration::from_millis(400);
+/// A silence without a quorum that is longer than this means that this leader was cut off: whoever was not heard meanwhile
+/// is forgiven. Raft's own heartbeats come every 100 ms.
+const CUT_OFF: Duration = Duration::from_millis(400);
+
+/// A stop of this node that is longer is worth a line in its log.
+const STOOD_STILL: Duration = Duration::from_millis(400);
 
 /// How often everything is compared with what is committed, whatever the changes told.
 const COMPARE_ALL_EVERY: Duration = Duration::from_secs(5);
@@ -147,6 +150,14 @@ enum Unsaid {
     Failed(#[from] ProposeError),
 }
 
+/// How far judgements have come.
+enum Said {
+    /// The quorum hears this node: they may be proposed, as far as they still hold.
+    Heard(JudgementsRecord),
+    /// They were proposed; what the log said.
+    Answered(Reply),
+}
+
 type BreakerOutcome = (Key, u64, Result<Reply, ProposeError>);
 
 /// One term as leader. Nothing of it outlives the term.
@@ -154,13 +165,15 @@ struct Tenure {
     consensus: Consensus,
     term: u64,
     clock: Clock,
+    /// How late the timers of this node run, and with them everything that brings heartbeats here.
+    lag: LagMeter,
     book: Book,
     /// When the loop last turned.
     turned: LocalTime,
     swept: LocalTime,
     compared_all: LocalTime,
     /// The one proposal of judgements under way.
-    proposal: Option<BoxFuture<'static, Result<Reply, Unsaid>>>,
+    proposal: Option<BoxFuture<'static, Result<Said, Unsaid>>>,
     speak_at: Option<LocalTime>,
     patience: Duration,
 }
@@ -173,6 +186,7 @@ impl Tenure {
             consensus,
             term: leads.term,
             clock,
+            lag: LagMeter::start(clock),
             book: Book::new(now),
             turned: now,
             swept: now,
@@ -220,9 +234,20 @@ impl Tenure {
                 },
                 _ = turn.tick() => self.turn(),
                 () = sleep(alarm) => self.ring(),
-                answer = finished(proposal) => {
+                said = finished(proposal) => {
                     self.proposal = None;
-                    self.take_answer(answer);
+                    match said {
+                        Ok(Said::Heard(record)) => {
+                            // What came in while the quorum was asked is known before anybody is accused.
+                            for _ in 0..QUEUE {
+                                let Ok(question) = questions.try_recv() else { break };
+                                self.answer(question);
+                            }
+                            self.propose_what_holds(record);
+                        }
+                        Ok(Said::Answered(reply)) => self.take_answer(Ok(reply)),
+                        Err(unsaid) => self.take_answer(Err(unsaid)),
+                    }
                 }
                 Some((key, generation, outcome)) = breakers.next(), if !breakers.is_empty() => {
                     self.breaker_answered(key, generation, &outcome);
@@ -239,20 +264,20 @@ impl Tenure {
     }
 
     /// Whether this leader may hold anybody's silence against them. Asked before anything else, at every turn: whoever
-    /// wakes up after a stop must not begin by accusing.
+    /// wakes up after a stop must not begin by accusing. Late is this loop, or any timer of the node since it last turned.
     fn look_at_itself(&mut self) {
         let now = self.clock.now();
-        let stood_still = now.since(self.turned);
-        self.turned = now;
-        if stood_still > TURN_EVERY + STALL_MAX {
-            tracing::warn!(?stood_still, "the judge stood still: nobody's silence counts until now");
-            self.book.forgive(now);
+        let since = std::mem::replace(&mut self.turned, now);
+        let late = now.since(since.plus(TURN_EVERY)).max(self.lag.worst_since(since));
+        if late > STOOD_STILL {
+            tracing::warn!(?late, "this node stood still: nobody's silence counts until now");
         }
+        self.book.ran_late(late, now);
     }
 
     fn turn(&mut self) {
         let now = self.clock.now();
-        if self.consensus.staleness().is_none_or(|silence| silence > STALL_MAX) {
+        if self.consensus.staleness().is_none_or(|silence| silence > CUT_OFF) {
             // The nodes that were told of heartbeats may not have reached this one.
             self.book.forgive(now);
         }
@@ -285,7 +310,12 @@ impl Tenure {
             }
             Asked::Heartbeats(ask) => {
                 let at = self.consensus.now().time;
-                let answers = ask.beats.iter().map(|beat| self.book.beat(&view.state, beat, now, at)).collect();
+                let HeartbeatsAsk { boot, first, beats } = ask;
+                let place = |number| Some(Place { node: from, boot, number }).filter(|_| first > 0);
+                let answers = (first..)
+                    .zip(&beats)
+                    .map(|(number, beat)| self.book.beat(&view.state, beat, place(number), now, at))
+                    .collect();
                 encoded(&HeartbeatsAnswer { answers })
             }
             Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask)),
@@ -320,25 +350,46 @@ impl Tenure {
 
     fn speak(&mut self) {
         self.speak_at = None;
+        self.look_at_itself();
         let view = self.consensus.reader().view();
         let Some(record) = self.book.judgements(&view.state, self.clock.now()) else { return };
-        let said = u64::try_from(record.judgements.len()).unwrap_or(u64::MAX);
-        metrics::counter!("baton_judgements_proposed_total").increment(said);
         let accuses = record.judgements.iter().any(|judgement| match judgement.verdict {
             Verdict::Suspect | Verdict::Down => true,
             Verdict::Up | Verdict::Unknown => false,
         });
+        if !accuses {
+            self.propose(record);
+            return;
+        }
         let (consensus, patience) = (self.consensus.clone(), self.patience);
         self.proposal = Some(
             async move {
                 // A leader that is cut off hears nobody. So the quorum must hear it after what it did not hear.
-                if accuses && !matches!(tokio::time::timeout(patience, consensus.barrier()).await, Ok(Ok(()))) {
-                    return Err(Unsaid::Unheard);
+                match tokio::time::timeout(patience, consensus.barrier()).await {
+                    Ok(Ok(())) => Ok(Said::Heard(record)),
+                    Ok(Err(_)) | Err(_) => Err(Unsaid::Unheard),
                 }
-                Ok(consensus.propose(Command::JudgementsRecord(record)).await?)
             }
             .boxed(),
         );
+    }
+
+    /// Asking the quorum takes hundreds of milliseconds on a busy machine: whoever was heard meanwhile is not accused.
+    fn propose_what_holds(&mut self, record: JudgementsRecord) {
+        self.look_at_itself();
+        let view = self.consensus.reader().view();
+        match self.book.still_held(&view.state, record) {
+            Some(record) => self.propose(record),
+            None => self.patience = HEARD_WITHIN,
+        }
+    }
+
+    fn propose(&mut self, record: JudgementsRecord) {
+        let said = u64::try_from(record.judgements.len()).unwrap_or(u64::MAX);
+        metrics::counter!("baton_judgements_proposed_total").increment(said);
+        let consensus = self.consensus.clone();
+        let propose = async move { Ok(Said::Answered(consensus.propose(Command::JudgementsRecord(record)).await?)) };
+        self.proposal = Some(propose.boxed());
     }
 
     fn take_answer(&mut self, answer: Result<Reply, Unsaid>) {

@@ -8,7 +8,7 @@ use baton_core::breaker::BreakerState;
 use baton_core::calls::{Call, CallCounts, CallOutcome, CallSlice};
 use baton_core::command::{
     Batch, Command, InstanceAdmin, InstancePut, InstanceReset, InstancesDue, JudgementsRecord, NodeAnnounce, Refusal,
-    Reply, ServicePut,
+    Reply, ServicePut, TrialGrant,
 };
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, ServiceName};
@@ -19,7 +19,7 @@ use baton_core::time::{ClusterTime, Millis, WallTime};
 
 use super::book::Book;
 use super::fate_of;
-use super::watched::{Fate, Rhythm};
+use super::watched::{Fate, Place, Rhythm};
 use crate::consensus::ProposeError;
 use crate::reports::wire::{Beat, BeatAnswer, CallsAsk, CountsAsk, SliceOf, TotalOf, TotalsAsk};
 
@@ -140,7 +140,16 @@ impl World {
     fn beat(&mut self, instance: &str, session: &str, state: HeartbeatState) -> BeatAnswer {
         let beat = Beat { service: orders(), instance: id(instance), session: session.to_owned(), state, lag: None };
         let now = self.local();
-        self.book.beat(&self.state, &beat, now, ClusterTime(self.now))
+        self.book.beat(&self.state, &beat, None, now, ClusterTime(self.now))
+    }
+
+    /// A heartbeat of `a` that a node numbered, in one of its starts.
+    fn beat_numbered(&mut self, (node, boot, number): (u64, u64, u64), state: HeartbeatState) {
+        let beat = Beat { service: orders(), instance: id("a"), session: "s".to_owned(), state, lag: None };
+        let now = self.local();
+        let place = Place { node, boot, number };
+        let answer = self.book.beat(&self.state, &beat, Some(place), now, ClusterTime(self.now));
+        assert!(matches!(answer, BeatAnswer::Taken(_)), "{answer:?}: whoever asks twice is answered twice");
     }
 
     fn judgements(&mut self) -> Option<JudgementsRecord> {
@@ -385,6 +394,52 @@ fn results_of_trials_survive_a_lost_proposal_but_successes_are_not_counted_twice
 }
 
 #[test]
+fn only_calls_that_named_the_generation_give_trial_places_back() {
+    let mut world = World::new(|spec| (spec.breaker.open_for, spec.breaker.success_threshold) = (Millis(300), 9));
+    world.register("a", None);
+    world.tell("a", None, calls("xxxxx"));
+    world.breakers();
+    world.pass(300);
+    let (service, instances) = (orders(), vec![id("a")]);
+    world.commit(Command::InstancesDue(InstancesDue { service, instances, missing: Vec::new() }));
+    let grant = || Command::TrialGrant(TrialGrant { service: orders(), instance: id("a"), generation: 3 });
+    for _ in 0..3 {
+        world.commit(grant());
+    }
+    let out = |world: &World| world.instance("a").breaker.trials.len();
+    world.tell("a", None, calls(".."));
+    assert_eq!((world.breakers(), out(&world)), (vec!["tried"], 3), "they had not asked");
+    world.pass(100);
+    world.tell("a", Some(3), calls("."));
+    world.tell("a", None, calls("."));
+    assert_eq!((world.breakers(), out(&world)), (vec!["tried"], 2), "one of the two had");
+    assert_eq!(world.instance("a").breaker.successes, 4, "all went well");
+}
+
+#[test]
+fn a_breaker_that_may_not_be_spoken_of_yet_is_looked_at_when_it_may() {
+    let mut world = World::new(|spec| (spec.breaker.open_for, spec.breaker.success_threshold) = (Millis(300), 9));
+    world.register("a", None);
+    world.tell("a", None, calls("xxxxx"));
+    world.breakers();
+    world.pass(300);
+    let (service, instances) = (orders(), vec![id("a")]);
+    world.commit(Command::InstancesDue(InstancesDue { service, instances, missing: Vec::new() }));
+    world.tell("a", None, calls("."));
+    assert_eq!(world.breakers(), ["tried"]);
+    world.tell("a", None, calls("."));
+    let told_at = world.local();
+    assert_eq!(world.breakers(), Vec::<&str>::new(), "a moment is left for others");
+    assert_eq!(world.book.alarm(), Some(told_at.plus(Duration::from_millis(100))));
+    // Until then nothing looks at it; then the alarm does.
+    world.now += 100;
+    assert_eq!(world.breakers(), Vec::<&str>::new());
+    let now = world.local();
+    world.book.ring(now);
+    assert_eq!((world.breakers(), world.book.alarm()), (vec!["tried"], None));
+}
+
+#[test]
 fn nobody_in_maintenance_is_judged_by_calls() {
     let mut world = World::new(|_| {});
     world.register("a", None);
@@ -500,6 +555,52 @@ fn what_it_says_of_itself_counts_at_once() {
 }
 
 #[test]
+fn a_heartbeat_that_was_overtaken_says_nothing_any_more() {
+    let mut world = World::new(heartbeating);
+    world.register("a", Some("s"));
+    let verdict = |world: &mut World| {
+        world.judge();
+        world.instance("a").judged.get(&Source::Heartbeats).map(|record| record.verdict)
+    };
+    world.beat_numbered((1, 7, 1), HeartbeatState::Ok);
+    world.beat_numbered((1, 7, 3), HeartbeatState::Failing);
+    assert_eq!(verdict(&mut world), Some(Verdict::Down));
+    // Its batch was repeated for a second, and comes in now. So does a repetition of what was heard.
+    world.beat_numbered((1, 7, 2), HeartbeatState::Ok);
+    world.beat_numbered((1, 7, 1), HeartbeatState::Ok);
+    assert_eq!(verdict(&mut world), Some(Verdict::Down));
+    // Numbers are each node's own, and begin anew with each of its starts.
+    world.beat_numbered((2, 5, 1), HeartbeatState::Degraded);
+    assert_eq!(verdict(&mut world), Some(Verdict::Suspect));
+    world.beat_numbered((1, 7, 3), HeartbeatState::Failing);
+    assert_eq!(verdict(&mut world), Some(Verdict::Suspect), "node 1 told that before");
+    world.beat_numbered((1, 8, 1), HeartbeatState::Ok);
+    assert_eq!(verdict(&mut world), Some(Verdict::Up));
+    // An operator's reset forgets what was heard, not what is old.
+    world.beat_numbered((2, 5, 3), HeartbeatState::Failing);
+    let (service, instance) = (orders(), id("a"));
+    let (reason, actor) = ("looked at it".to_owned(), "ann".to_owned());
+    world.commit(Command::InstanceReset(InstanceReset { service, instance, reason, actor }));
+    world.beat_numbered((2, 5, 2), HeartbeatState::Ok);
+    assert_eq!(verdict(&mut world), None);
+}
+
+#[test]
+fn a_repeated_heartbeat_is_no_new_sign_of_life() {
+    let mut world = World::new(heartbeating);
+    world.register("a", Some("s"));
+    world.beat_numbered((1, 7, 1), HeartbeatState::Ok);
+    world.judge();
+    let mut said = Vec::new();
+    for _ in 0..7 {
+        world.pass(250);
+        world.beat_numbered((1, 7, 1), HeartbeatState::Ok);
+        said.extend(world.judge());
+    }
+    assert_eq!(said.last(), Some(&down(Source::Heartbeats)), "{said:?}");
+}
+
+#[test]
 fn only_the_present_session_of_one_who_heartbeats_is_heard() {
     let mut world = World::new(heartbeating);
     world.register("a", Some("s1"));
@@ -557,6 +658,63 @@ fn a_judge_that_stood_still_forgives() {
     world.pass(500);
     world.beat("a", "s", HeartbeatState::Ok);
     assert_eq!((world.judge(), world.instance("a").health), (vec![], Health::Healthy));
+}
+
+#[test]
+fn timers_that_ran_late_forgive_whoever_is_given_little_more_time() {
+    // What is late, and by how much timers must be late for it.
+    for (interval, forgiven, missed) in [(500, 101, 100), (40, 61, 60)] {
+        for (late, is_missing) in [(forgiven, false), (missed, true)] {
+            let mut world = World::new(|spec| {
+                heartbeating(spec);
+                (spec.checks[0].interval, spec.checks[0].fall, spec.checks[0].timeout) =
+                    (Millis(interval), 2, Millis(interval));
+            });
+            world.register("a", Some("s"));
+            for _ in 0..5 {
+                world.beat("a", "s", HeartbeatState::Ok);
+                world.judge();
+                world.now += interval;
+            }
+            world.now += 3 * interval;
+            let now = world.local();
+            world.book.ran_late(Duration::from_millis(late), now);
+            world.book.ring(now);
+            let said = world.judge();
+            assert_eq!(said.contains(&down(Source::Heartbeats)), is_missing, "{interval} ms, {late} ms late: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_is_heard_while_the_quorum_is_asked_is_not_accused() {
+    let mut world = World::new(heartbeating);
+    for instance in ["a", "b"] {
+        world.register(instance, Some("s"));
+        world.beat(instance, "s", HeartbeatState::Ok);
+    }
+    world.judge();
+    world.pass(2_000);
+    let record = world.judgements().expect("both are missing");
+    assert_eq!(record.judgements.len(), 2);
+    // Their heartbeats were only late. One of them comes in before the quorum has answered.
+    world.beat("a", "s", HeartbeatState::Ok);
+    let rest = world.book.still_held(&world.state, record).expect("one is still missing");
+    let accused: Vec<_> = rest.judgements.iter().map(|judgement| judgement.instance.as_str()).collect();
+    assert_eq!(accused, ["b"]);
+    world.commit(Command::JudgementsRecord(rest));
+    world.book.judged();
+    assert_eq!(world.judge(), [], "a is up, as committed");
+    assert_eq!(["a", "b"].map(|it| world.instance(it).health), [Health::Healthy, Health::Unhealthy]);
+    // It is still accused when it really falls silent, at once.
+    world.pass(2_000);
+    assert_eq!(world.judge(), [down(Source::Heartbeats)]);
+    // Of another epoch nothing holds.
+    world.beat("b", "s", HeartbeatState::Failing);
+    world.beat("a", "s", HeartbeatState::Degraded);
+    let record = world.judgements().expect("a is only degraded");
+    world.register("a", Some("s2"));
+    assert!(world.book.still_held(&world.state, record).is_none());
 }
 
 #[test]

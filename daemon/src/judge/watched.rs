@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_core::breaker::{Breaker, BreakerState};
 use baton_core::calls::CallSlice;
 use baton_core::detector::{AccrualDetector, CallJudge, Detector, Heartbeat, Observation};
-use baton_core::id::Revision;
+use baton_core::id::{NodeId, Revision};
 use baton_core::policy::{Check, CheckKind, Liveness, Spec};
 use baton_core::probe::{Evidence, LocalTime, Verdict};
 use baton_core::state::{Instance, Source};
@@ -88,13 +88,29 @@ pub(super) struct Calls {
     generation: u64,
     state: BreakerState,
     /// Half open: results that the log does not hold yet.
-    tried: CallSlice,
+    tried: Tried,
     /// Half open: results that are on their way into it.
-    telling: Option<CallSlice>,
+    telling: Option<Tried>,
     /// A command about the breaker is on its way.
     asked: bool,
     not_before: LocalTime,
     backoff: Backoff,
+}
+
+/// Calls that ended while the breaker was half open.
+#[derive(Clone, Debug, Default)]
+struct Tried {
+    slice: CallSlice,
+    /// Good ones that named the breaker's generation. Only a call that was granted was given it, and so only these give a
+    /// place back; the others never took one.
+    granted: u64,
+}
+
+impl Tried {
+    fn merge_after(&mut self, later: &Self) {
+        self.slice.merge_after(&later.slice);
+        self.granted = self.granted.saturating_add(later.granted);
+    }
 }
 
 /// What should become of a breaker.
@@ -103,7 +119,12 @@ pub(super) enum BreakerWish {
     /// Too much failed: it should open.
     Trip(baton_core::calls::BreakerNumbers),
     /// Trial calls ended.
-    Tried(baton_core::calls::BreakerNumbers),
+    Tried {
+        /// How.
+        numbers: baton_core::calls::BreakerNumbers,
+        /// How many good ones of them had been granted.
+        granted: u64,
+    },
 }
 
 impl Calls {
@@ -113,7 +134,7 @@ impl Calls {
             last: now,
             generation: breaker.generation,
             state: breaker.state,
-            tried: CallSlice::default(),
+            tried: Tried::default(),
             telling: None,
             asked: false,
             not_before: now,
@@ -129,17 +150,20 @@ impl Calls {
         self.judge.breaker_reset();
         self.generation = breaker.generation;
         self.state = breaker.state;
-        self.tried = CallSlice::default();
+        self.tried = Tried::default();
         self.telling = None;
         self.not_before = now;
         self.backoff.over();
     }
 
-    fn observe(&mut self, slice: &CallSlice, now: LocalTime) {
+    fn observe(&mut self, slice: &CallSlice, named: bool, now: LocalTime) {
         self.last = now;
         self.judge.observe(&Observation::Calls(slice), now);
         match self.state {
-            BreakerState::HalfOpen => self.tried.merge_after(slice),
+            BreakerState::HalfOpen => {
+                let granted = if named { slice.counts.answered() } else { 0 };
+                self.tried.merge_after(&Tried { slice: slice.clone(), granted });
+            }
             BreakerState::Closed | BreakerState::Open => {}
         }
     }
@@ -152,14 +176,15 @@ impl Calls {
         let wish = match self.state {
             BreakerState::Closed => self.judge.breaker_signal().map(BreakerWish::Trip),
             BreakerState::Open => None,
-            BreakerState::HalfOpen => (!self.tried.is_empty()).then(|| {
-                let CallSlice { longest, last_failure, .. } = self.tried;
-                BreakerWish::Tried(baton_core::calls::BreakerNumbers {
-                    consecutive_failures: longest,
-                    calls: self.tried.calls(),
-                    failures: self.tried.failures(),
-                    class: last_failure,
-                })
+            BreakerState::HalfOpen => (!self.tried.slice.is_empty()).then(|| {
+                let Tried { slice, granted } = &self.tried;
+                let numbers = baton_core::calls::BreakerNumbers {
+                    consecutive_failures: slice.longest,
+                    calls: slice.calls(),
+                    failures: slice.failures(),
+                    class: slice.last_failure,
+                };
+                BreakerWish::Tried { numbers, granted: *granted }
             }),
         };
         let Some(wish) = wish else { return Ok(None) };
@@ -170,7 +195,7 @@ impl Calls {
         self.not_before = now.plus(TRIED_EVERY);
         match wish {
             BreakerWish::Trip(_) => {}
-            BreakerWish::Tried(_) => self.telling = Some(std::mem::take(&mut self.tried)),
+            BreakerWish::Tried { .. } => self.telling = Some(std::mem::take(&mut self.tried)),
         }
         Ok(Some((self.generation, wish)))
     }
@@ -190,7 +215,7 @@ impl Calls {
             }
             Fate::Undone => told,
             // A failure that is told twice opens it once; a success that is told twice might close it too soon.
-            Fate::Unknown => told.filter(|told| told.failures() > 0),
+            Fate::Unknown => told.filter(|told| told.slice.failures() > 0),
         };
         self.not_before = self.not_before.max(now.plus(self.backoff.next()));
         if let Some(told) = again {
@@ -232,6 +257,14 @@ impl Beats {
     }
 }
 
+/// Where a heartbeat has its place among those that one start of a node told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) node: NodeId,
+    pub(super) boot: u64,
+    pub(super) number: u64,
+}
+
 /// One instance as the judge sees it.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -241,6 +274,8 @@ pub(super) struct Watched {
     since: LocalTime,
     pub(super) calls: Option<Calls>,
     pub(super) beats: Option<Beats>,
+    /// The last heartbeat that each node told of: as many as there are nodes.
+    last: Vec<Place>,
     /// What was proposed and not yet found committed, and when.
     pub(super) sent: BTreeMap<Source, (Verdict, LocalTime)>,
 }
@@ -253,6 +288,7 @@ impl Watched {
             since: now,
             calls: None,
             beats: None,
+            last: Vec::new(),
             sent: BTreeMap::new(),
         };
         watched.follow_beats(instance, now);
@@ -263,7 +299,9 @@ impl Watched {
     /// heartbeats another session.
     pub(super) fn follow(&mut self, spec: &Arc<Spec>, instance: &Instance, now: LocalTime) {
         if self.epoch != instance.epoch {
-            *self = Self::begin(spec, instance, now);
+            // What is overtaken stays so.
+            let last = std::mem::take(&mut self.last);
+            *self = Self { last, ..Self::begin(spec, instance, now) };
             return;
         }
         if !Arc::ptr_eq(&self.spec, spec) {
@@ -301,12 +339,28 @@ impl Watched {
         self.calls.is_some() || self.beats.is_some() || !instance.judged.is_empty()
     }
 
-    /// Takes note of calls. `true`: they may concern the breaker or the verdict.
-    pub(super) fn observe_calls(&mut self, breaker: &Breaker, slice: &CallSlice, now: LocalTime) {
+    /// Takes note of calls. `named`: their callers named the breaker's present generation.
+    pub(super) fn observe_calls(&mut self, breaker: &Breaker, slice: &CallSlice, named: bool, now: LocalTime) {
         let spec = &self.spec;
         let calls = self.calls.get_or_insert_with(|| Calls::new(spec, breaker, now));
         calls.follow(breaker, now);
-        calls.observe(slice, now);
+        calls.observe(slice, named, now);
+    }
+
+    /// Whether a heartbeat is news: not one that was told before, and not one that a later one overtook on the way from the
+    /// same node. Two that take different ways have no order.
+    pub(super) fn is_news(&mut self, place: Place) -> bool {
+        match self.last.iter_mut().find(|last| last.node == place.node) {
+            Some(last) if last.boot == place.boot && last.number >= place.number => false,
+            Some(last) => {
+                *last = place;
+                true
+            }
+            None => {
+                self.last.push(place);
+                true
+            }
+        }
     }
 
     /// Takes note of a heartbeat of the present session.
@@ -315,6 +369,11 @@ impl Watched {
             beats.lag = lag;
             beats.detector.observe(&Observation::Heartbeat(heartbeat), now);
         }
+    }
+
+    /// How long its heartbeats may stay away.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.beats.as_ref().map(|beats| beats.rhythm.deadline)
     }
 
     /// What its last heartbeat said of its lag.

@@ -18,7 +18,8 @@ const QUEUE: usize = 8_192;
 const GATHER: Duration = Duration::from_millis(3);
 /// Heartbeats that travel together: some hundred kilobytes.
 const BATCH: usize = 1_000;
-/// Batches under way at a time: one is enough but for a leader that is slow to answer.
+/// Batches under way at a time: one is enough but for a leader that is slow to answer. They may overtake each other, so
+/// each heartbeat has a number by which the leader sees their order.
 const IN_FLIGHT: usize = 8;
 /// How long a heartbeat is tried for: longer than an election takes as a rule, shorter than a client waits.
 const TRY_FOR: Duration = Duration::from_millis(1_800);
@@ -90,8 +91,9 @@ impl Beats {
 
 impl BeatsTask {
     /// Gathers and carries until nobody can send any more; dropped, it gives up what is under way.
-    pub(super) async fn run(mut self, consensus: Consensus) {
+    pub(super) async fn run(mut self, consensus: Consensus, boot: u64) {
         let mut under_way: JoinSet<()> = JoinSet::new();
+        let mut next = 1;
         loop {
             let Some(first) = self.waiting.recv().await else { return };
             let mut batch = vec![first];
@@ -105,16 +107,18 @@ impl BeatsTask {
                 under_way.join_next().await;
             }
             while under_way.try_join_next().is_some() {}
-            under_way.spawn(carry(consensus.clone(), batch));
+            let first = next;
+            next += batch.len() as u64;
+            under_way.spawn(carry(consensus.clone(), boot, first, batch));
         }
     }
 }
 
 /// Brings a batch to whoever leads. A heartbeat that is heard twice is one.
-async fn carry(consensus: Consensus, batch: Vec<Waiting>) {
+async fn carry(consensus: Consensus, boot: u64, first: u64, batch: Vec<Waiting>) {
     let deadline = Instant::now() + TRY_FOR;
     let (beats, waiting): (Vec<Beat>, Vec<_>) = batch.into_iter().map(|one| (one.beat, one.answer)).unzip();
-    let outcomes: Vec<Outcome> = match ask(&consensus, HeartbeatsAsk { beats }, deadline).await {
+    let outcomes: Vec<Outcome> = match ask(&consensus, HeartbeatsAsk { boot, first, beats }, deadline).await {
         Some(answers) => answers.into_iter().map(outcome).collect(),
         None => Vec::new(),
     };

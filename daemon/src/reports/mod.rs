@@ -12,6 +12,10 @@ mod sums;
 mod totals;
 pub(crate) mod wire;
 
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +52,9 @@ const TOTALS_PER_ASK: usize = 2_000;
 const PRUNE_EVERY: u32 = 5;
 /// How many dropped reports an answer names: enough to see what is wrong.
 const DROPPED_SHOWN: usize = 100;
+/// How long a report of what this node does not know waits until it knows more. It holds its body meanwhile, up to four
+/// megabytes; a leader that can be reached says in a few milliseconds how far the log is.
+const BEHIND_FOR: Duration = Duration::from_millis(500);
 /// How long an answer waits for counts: they are a side matter, and must not hold up the rest.
 const COUNTS_WITHIN: Duration = Duration::from_millis(250);
 
@@ -114,6 +121,8 @@ enum Place {
     Unknown,
     /// Nowhere: the breaker has moved on to this generation.
     Late(u64),
+    /// Nowhere: the breaker is at this generation, and has not been where the report says.
+    Unheard(u64),
 }
 
 impl Reports {
@@ -132,17 +141,19 @@ impl Reports {
 
     /// Takes reports of calls to instances of a service; `None` where there is no such service. The names must be names.
     ///
-    /// Those of instances that are not there, and late ones (of an older generation of the breaker) are dropped, and
-    /// counted nowhere.
+    /// Those of instances that are not there, late ones (of an older generation of the breaker), and those of a generation
+    /// that there has not been are dropped, and counted nowhere. Before anything is dropped because this node does not know
+    /// it, the node makes sure that it knows what there is.
     pub(crate) async fn take(&self, name: &ServiceName, reports: &[Report<'_>]) -> Option<ReportsAnswer> {
         let reader = self.inner.consensus.reader();
         let mut view = reader.view();
-        let known = |service: &Service| reports.iter().all(|report| service.instances.contains_key(report.instance));
-        if !view.state.service(name).is_some_and(|service| known(service)) {
+        if !view.state.service(name).is_some_and(|service| all_known(service, reports))
+            && self.inner.consensus.hears_leader()
+        {
             // This node may be behind. Where no quorum says what is true, what it knows must do.
-            match self.inner.consensus.barrier().await {
-                Ok(()) => view = reader.view(),
-                Err(ReadError::NoQuorum | ReadError::Stopped) => {}
+            match tokio::time::timeout(BEHIND_FOR, self.inner.consensus.barrier()).await {
+                Ok(Ok(())) => view = reader.view(),
+                Ok(Err(ReadError::NoQuorum | ReadError::Stopped)) | Err(_) => {}
             }
         }
         let service = view.state.service(name)?;
@@ -184,19 +195,30 @@ impl Reports {
     }
 }
 
+/// Whether a node that knows the service like that knows whom and what the reports speak of. Any number may be made up for
+/// a generation, and each would have a sum of its own: so only such are summed as there have been.
+fn all_known(service: &Service, reports: &[Report<'_>]) -> bool {
+    reports.iter().all(|report| {
+        let instance = service.instances.get(report.instance);
+        instance.is_some_and(|it| report.generation.is_none_or(|named| named <= it.breaker.generation))
+    })
+}
+
 /// Sums the reports of one request. Without a lock, so that many requests can do it at once.
 fn sum(service: &Service, reports: &[Report<'_>]) -> (Vec<Line>, ReportsAnswer) {
     let timeout = service.spec.detection.timeout.as_duration();
     let mut lines: Vec<Line> = Vec::new();
     let mut places: HashMap<(&str, Option<u64>), Place> = HashMap::new();
     let mut answer = ReportsAnswer { accepted: 0, dropped: Vec::new(), dropped_total: 0 };
-    let (mut unknown, mut late) = (0, 0);
+    let (mut unknown, mut late, mut unheard) = (0, 0, 0);
     for (index, report) in reports.iter().enumerate() {
         let place = *places.entry((report.instance, report.generation)).or_insert_with(|| {
             let Some((id, instance)) = service.instances.get_key_value(report.instance) else { return Place::Unknown };
             let present = instance.breaker.generation;
-            if report.generation.is_some_and(|generation| generation < present) {
-                return Place::Late(present);
+            match report.generation.map(|named| named.cmp(&present)) {
+                Some(Ordering::Less) => return Place::Late(present),
+                Some(Ordering::Greater) => return Place::Unheard(present),
+                Some(Ordering::Equal) | None => {}
             }
             let (id, generation) = (id.clone(), report.generation);
             lines.push(Line { id, epoch: instance.epoch, generation, slice: CallSlice::default() });
@@ -218,6 +240,11 @@ fn sum(service: &Service, reports: &[Report<'_>]) -> (Vec<Line>, ReportsAnswer) 
                 let named = report.generation.unwrap_or_default();
                 format!("it is late: the call began in generation {named} of the breaker, which is at {present}")
             }
+            Place::Unheard(present) => {
+                unheard += u64::from(report.count);
+                let named = report.generation.unwrap_or_default();
+                format!("it names generation {named} of the breaker, which is only at {present}")
+            }
         };
         answer.dropped_total += 1;
         if answer.dropped.len() < DROPPED_SHOWN
@@ -228,6 +255,7 @@ fn sum(service: &Service, reports: &[Report<'_>]) -> (Vec<Line>, ReportsAnswer) 
     }
     dropped("unknown_instance", unknown);
     dropped("late", late);
+    dropped("unknown_generation", unheard);
     (lines, answer)
 }
 
@@ -274,7 +302,7 @@ impl ReportsTask {
             () = shutdown.cancelled() => {}
             () = tell_calls(&inner, boot) => {}
             () = tell_totals(&inner, boot) => {}
-            () = beats.run(inner.consensus.clone()) => {}
+            () = beats.run(inner.consensus.clone(), boot) => {}
         }
     }
 }

@@ -78,6 +78,13 @@ pub(crate) struct TotalOf {
 /// Heartbeats that came in at one node within a few milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct HeartbeatsAsk {
+    /// Which start of the node it is: numbers begin anew with each.
+    #[serde(default)]
+    pub boot: u64,
+    /// The number of the first of them, from 1; the others follow it. Batches overtake each other, and are repeated: what is
+    /// no news any more is only answered. 0 from a node of a version that numbers none.
+    #[serde(default)]
+    pub first: u64,
     /// In the order in which they came.
     pub beats: Vec<Beat>,
 }

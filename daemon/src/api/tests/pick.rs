@@ -133,7 +133,7 @@ async fn an_open_breaker_is_never_picked_and_a_half_open_one_is_tried_first() {
     assert!(why.contains("1 breaker half open with all trial calls out"), "{why}");
 
     let numbers = BreakerNumbers { consecutive_failures: 0, calls: 3, failures: 0, class: None };
-    let tried = BreakerTried { service: service(), instance: id("a"), generation: 3, numbers };
+    let tried = BreakerTried { service: service(), instance: id("a"), generation: 3, numbers, granted: 1 };
     node.must(Command::BreakerTried(tried)).await;
     let (_, picked) = node.pick(r#"{"strategy":"best"}"#).await;
     assert_eq!((&picked["instance"], &picked["trial"]), (&Value::from("a"), &Value::from(false)), "{picked}");
