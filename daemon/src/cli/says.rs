@@ -133,6 +133,7 @@ pub(super) mod tests {
                 calls: None,
                 heartbeats: None,
                 verdict: Verdict::Suspect,
+                vetoed: false,
             },
             verdicts,
             judged: Vec::new(),
