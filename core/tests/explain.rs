@@ -6,6 +6,7 @@ use baton_core::planner::Decision;
 use baton_core::policy::Mode;
 use baton_core::probe::Verdict;
 use baton_core::state::AdminState;
+use baton_core::time::Millis;
 use support::World;
 
 /// `web`, whose two instances a and b serve together, and `sick_too`: whether the sick are called where all are.
@@ -56,4 +57,40 @@ fn a_service_that_fails_open_says_so_when_it_does() {
         summary(&world),
         "None is well, and fail_open is on: the sick are called all the same, 2 of 3. Nothing is promoted."
     );
+}
+
+#[test]
+fn an_active_that_nobody_may_call_is_told_with_the_reason() {
+    let mut world = World::orders();
+    let token = world.active("orders").expect("a is active").1;
+    let well = format!("\"a\" is active with token {token} and healthy; there is nothing to do.");
+    assert_eq!(summary(&world), well);
+    world.trip("a", 1, 5).expect("it opens");
+    world.pass(Millis::secs(2));
+    let open = format!(
+        "{well} But callers get nobody: its active \"a\" is not to be called: breaker open (half open in 28s)."
+    );
+    assert_eq!(summary(&world), open);
+    world.reset("a").expect("it closes");
+    world.everyone_says("orders", "a", Verdict::Up);
+    assert_eq!(summary(&world), well);
+    world.admin("a", AdminState::Draining, None).expect("it drains");
+    assert!(summary(&world).ends_with("is not to be called: draining."), "{}", summary(&world));
+}
+
+#[test]
+fn a_rule_about_a_breaker_tells_its_numbers_and_its_end() {
+    let told = |world: &World| {
+        let candidates = world.plan("orders").report.candidates;
+        let b = candidates.into_iter().find(|one| one.instance.as_str() == "b").expect("a candidate");
+        let rule = b.rules.into_iter().find(|rule| rule.rule == "breaker_not_open").expect("it is asked");
+        (rule.pass, rule.why)
+    };
+    let mut world = World::orders();
+    assert_eq!(told(&world), (true, "its breaker is closed".to_owned()));
+    world.trip("b", 1, 5).expect("it opens");
+    world.pass(Millis(1_500));
+    assert_eq!(told(&world), (false, "its breaker is open: 5 of 8 calls failed; half open in 29s".to_owned()));
+    world.pass(Millis(28_500));
+    assert_eq!(told(&world), (true, "its breaker is half open: trial calls show how it is".to_owned()));
 }

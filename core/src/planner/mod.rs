@@ -151,6 +151,9 @@ impl Planner<'_> {
                     instance.doubts()
                 );
             }
+            if let Some(why) = nobody_may_call(service, self.now) {
+                summary = format!("{summary} But callers get nobody: {why}.");
+            }
             return (Decision::Nothing, summary, None);
         }
         if !automatic {
@@ -340,6 +343,11 @@ impl Planner<'_> {
             Err(why) => self.gate("proof", false, why),
         }
     }
+}
+
+/// Why callers get nobody although the service has its active; `None` where they get it.
+fn nobody_may_call(service: &Service, now: ClusterTime) -> Option<String> {
+    callable(service, now).is_empty().then(|| why_nobody(service, now, &[]).why)
 }
 
 /// Who serves an `active_active` service: as `pick` has it, in a sentence.
