@@ -94,3 +94,17 @@ fn a_rule_about_a_breaker_tells_its_numbers_and_its_end() {
     world.pass(Millis(28_500));
     assert_eq!(told(&world), (true, "its breaker is half open: trial calls show how it is".to_owned()));
 }
+
+#[test]
+fn a_gate_is_listed_once_where_one_question_was_asked() {
+    let asked = |world: &World| {
+        let gates = world.plan("orders").report.gates;
+        gates.iter().filter(|gate| gate.gate == "candidate").count()
+    };
+    let mut world = World::orders();
+    for id in ["b", "c", "a"] {
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.settle("orders");
+    assert_eq!((world.active("orders"), asked(&world)), (None, 1), "a failover leaves nobody that it could go back to");
+}

@@ -197,8 +197,10 @@ impl Planner<'_> {
         }
         let leaving = self.leaving();
         // An operator wants away from `leaving`; rather back to it than nobody at all.
-        let best =
-            self.named(&open).or_else(|| self.gate_candidate(leaving.as_ref())).or_else(|| self.gate_candidate(None));
+        let best = self
+            .named(&open)
+            .or_else(|| self.gate_candidate(leaving.as_ref()))
+            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
         let proof = self.gate_proof(Some(&open));
         let moves = open.actor.is_some() || self.gate_automatic(self.service.moves_by_itself());
         match (best, proof) {
