@@ -462,7 +462,10 @@ fn calls_and_probes_together_and_alone() {
     let mut world = orders(|policy| policy.strategy = RecoveryStrategy::Immediate);
     world.judge("a", Source::Calls, Verdict::Down).expect("taken");
     assert_eq!(world.health("a"), Health::Unhealthy);
+    let verdict = world.last_of(EventKind::VerdictChanged);
+    assert_eq!((verdict.source, verdict.node), (Some(Source::Calls), None));
     let told = world.last_of(EventKind::InstanceHealthChanged);
+    assert_eq!(told.source, None, "health is counted from all of them");
     assert!(told.reason.contains("its calls say down (30 % of 100 calls failed)"), "{}", told.reason);
     world.settle("orders");
     assert_eq!(who(&world).as_deref(), Some("b"));
