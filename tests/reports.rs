@@ -73,6 +73,9 @@ fn grey_failure_probes_are_answered_and_calls_fail() {
         let record = cluster.api(1).get(&format!("/v1/transitions/{id}")).await.is(200).json;
         println!("{record:#}");
         assert!(record["trigger"]["reason"].as_str().is_some_and(|why| why.contains("calls")), "{record:#}");
+        let judged = record["judged"].as_array().expect("what was judged when it began");
+        assert_eq!((judged.len(), &judged[0]["source"], &judged[0]["verdict"]), (1, &json!("calls"), &json!("down")));
+        assert_eq!(judged[0]["evidence"]["class"], "server_error", "{record:#}");
 
         // Counted by class, whichever node is asked; a stale answer does not know.
         for id in cluster.ids() {
