@@ -57,7 +57,7 @@ fn grey_failure_probes_are_answered_and_calls_fail() {
         let follower = cluster.follower().await;
 
         let began = Instant::now();
-        let answer = report(&cluster, follower, outcomes("a", "server_error", 6)).await;
+        let answer = report(&cluster, follower, outcomes("a", "server_error", 12)).await;
         assert_eq!((&answer.json["accepted"], &answer.json["dropped_total"]), (&json!(1), &json!(0)));
         let changed = stream.change_where(SOON, "active.changed", |event| event["to"] == "b").await;
         let took = began.elapsed();
@@ -73,18 +73,21 @@ fn grey_failure_probes_are_answered_and_calls_fail() {
         let record = cluster.api(1).get(&format!("/v1/transitions/{id}")).await.is(200).json;
         println!("{record:#}");
         assert!(record["trigger"]["reason"].as_str().is_some_and(|why| why.contains("calls")), "{record:#}");
+        let judged = record["judged"].as_array().expect("what was judged when it began");
+        assert_eq!((judged.len(), &judged[0]["source"], &judged[0]["verdict"]), (1, &json!("calls"), &json!("down")));
+        assert_eq!(judged[0]["evidence"]["class"], "server_error", "{record:#}");
 
         // Counted by class, whichever node is asked; a stale answer does not know.
         for id in cluster.ids() {
             until(SOON, &format!("node {id} to tell the counts"), async || {
                 let a = cluster.api(id).get("/v1/services/db/instances/a").await.is(200).json;
                 let counts = &a["failure_counts"];
-                let good = counts["calls"]["server_error"] == 6 && counts["probes"]["success"].as_u64() > Some(0);
+                let good = counts["calls"]["server_error"] == 12 && counts["probes"]["success"].as_u64() > Some(0);
                 when(good, counts.clone())
             })
             .await;
             let service = cluster.api(id).get("/v1/services/db").await.is(200).json;
-            assert_eq!(service["instances"][0]["failure_counts"]["calls"]["server_error"], 6, "{service:#}");
+            assert_eq!(service["instances"][0]["failure_counts"]["calls"]["server_error"], 12, "{service:#}");
             let stale = cluster.api(id).get("/v1/services/db/instances/a?consistency=stale").await.is(200).json;
             assert_eq!(stale["failure_counts"], Value::Null, "{stale:#}");
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use crate::policy::words;
+use crate::probe::Source;
 use crate::time::WallTime;
 
 words! {
@@ -70,6 +71,9 @@ pub struct Event {
     /// The node concerned: the observer of a verdict, the node that joined or was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// What the leader judged by, where the verdict is its own and not an observer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// What it was before. `active.changed` always has it, null for none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
@@ -112,6 +116,7 @@ mod tests {
             service: None,
             instance: None,
             node: None,
+            source: None,
             from: Some(None),
             to: Some(Some("a".to_owned())),
             token: None,

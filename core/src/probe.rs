@@ -23,6 +23,16 @@ words! {
 }
 
 words! {
+    /// What the leader judges an instance by, beside the observers' probes.
+    Source {
+        /// How clients say that their calls went.
+        Calls = "calls",
+        /// The instance's own heartbeats.
+        Heartbeats = "heartbeats",
+    }
+}
+
+words! {
     /// What the cluster agrees on about one instance.
     Health {
         /// Nobody has looked.

@@ -96,7 +96,7 @@ pub fn candidate_rules(
         let (rule, why) = match asked {
             Asked::Enabled => ("enabled", admin_told(instance)),
             Asked::Healthy => ("healthy", health_told(service, instance)),
-            Asked::BreakerNotOpen => ("breaker_not_open", format!("its breaker is {}", instance.breaker.state)),
+            Asked::BreakerNotOpen => ("breaker_not_open", breaker_told(instance, now)),
             Asked::OutOfCooldown => {
                 let recovery = instance.recovery.as_ref();
                 let left = recovery.and_then(|recovery| recovery.cooling(now)).unwrap_or_default();
@@ -126,6 +126,21 @@ fn admin_told(instance: &Instance) -> String {
             let actor = admin.actor.as_deref().unwrap_or("an operator");
             let until = admin.until.map_or_else(String::new, |until| format!(" until {until}"));
             format!("{actor} set it {}{until}: {}", admin.state, admin.reason)
+        }
+    }
+}
+
+fn breaker_told(instance: &Instance, now: ClusterTime) -> String {
+    let breaker = &instance.breaker;
+    match breaker.state {
+        BreakerState::Closed => "its breaker is closed".to_owned(),
+        BreakerState::HalfOpen => "its breaker is half open: trial calls show how it is".to_owned(),
+        BreakerState::Open => {
+            let numbers = breaker.numbers.as_ref();
+            let failed = numbers
+                .map_or_else(String::new, |numbers| format!("{} of {} calls failed; ", numbers.failures, numbers.calls));
+            let left = breaker.open_until().unwrap_or(now).since(now);
+            format!("its breaker is open: {failed}half open in {}", Millis::secs(left.0.div_ceil(1_000)))
         }
     }
 }

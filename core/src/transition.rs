@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use crate::policy::{ProofKind, words};
-use crate::probe::{Evidence, Verdict};
+use crate::probe::{Evidence, Source, Verdict};
 use crate::time::{ClusterTime, WallTime};
 
 words! {
@@ -50,6 +50,18 @@ words! {
 pub struct ObserverEvidence {
     /// The observer.
     pub observer: NodeId,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// What the leader judged by one source when a transition began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JudgedEvidence {
+    /// What it judged by.
+    pub source: Source,
     /// Its verdict.
     pub verdict: Verdict,
     /// Why.
@@ -138,6 +150,9 @@ pub struct Transition {
     pub trigger: Trigger,
     /// What the observers of the old active held when it began.
     pub evidence: Vec<ObserverEvidence>,
+    /// What the leader judged of the old active by calls and heartbeats when it began.
+    #[serde(default)]
+    pub judged: Vec<JudgedEvidence>,
     /// The proof that an operator asserts, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asserted: Option<ProofKind>,

@@ -11,7 +11,7 @@ use baton_core::policy::{Liveness, Mode, RecoveryPolicy, RecoveryStrategy, Spec}
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::{AdminState, Source, State};
 use baton_core::time::Millis;
-use baton_core::transition::TransitionKind;
+use baton_core::transition::{Transition, TransitionKind};
 use support::acts::{admin, judgement, reset};
 use support::{World, instance, service};
 
@@ -462,10 +462,21 @@ fn calls_and_probes_together_and_alone() {
     let mut world = orders(|policy| policy.strategy = RecoveryStrategy::Immediate);
     world.judge("a", Source::Calls, Verdict::Down).expect("taken");
     assert_eq!(world.health("a"), Health::Unhealthy);
+    let verdict = world.last_of(EventKind::VerdictChanged);
+    assert_eq!((verdict.source, verdict.node), (Some(Source::Calls), None));
     let told = world.last_of(EventKind::InstanceHealthChanged);
+    assert_eq!(told.source, None, "health is counted from all of them");
     assert!(told.reason.contains("its calls say down (30 % of 100 calls failed)"), "{}", told.reason);
     world.settle("orders");
     assert_eq!(who(&world).as_deref(), Some("b"));
+    let record = world.state.transitions.values().next_back().expect("a record");
+    let judged: Vec<_> = record.judged.iter().map(|one| (one.source, one.verdict, one.evidence.told())).collect();
+    assert_eq!(judged, [(Source::Calls, Verdict::Down, "30 % of 100 calls failed".to_owned())]);
+    assert_eq!(record.evidence.len(), 3, "what the observers held is there as well: {:?}", record.evidence);
+    let mut older = serde_json::to_value(record.as_ref()).expect("it serializes");
+    older.as_object_mut().expect("an object").remove("judged").expect("it is told");
+    let older: Transition = serde_json::from_value(older).expect("a record of before is read");
+    assert!(older.judged.is_empty());
     world.judge("a", Source::Calls, Verdict::Unknown).expect("taken");
     assert_eq!(world.health("a"), Health::Healthy, "nothing to judge by any more: the probes stand");
 }

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::command::{Batch, Command, Done, Refusal, Reply};
 use crate::event::{Event, EventKind};
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
+use crate::probe::Source;
 use crate::state::{Change, Instance, Service, State};
 use crate::time::{ClusterTime, WallTime};
 
@@ -87,6 +88,7 @@ struct Draft {
     service: Option<ServiceName>,
     instance: Option<InstanceId>,
     node: Option<NodeId>,
+    source: Option<Source>,
     from: Option<Option<String>>,
     to: Option<Option<String>>,
     token: Option<Token>,
@@ -103,6 +105,7 @@ impl Draft {
             service: None,
             instance: None,
             node: None,
+            source: None,
             from: None,
             to: None,
             token: None,
@@ -125,6 +128,11 @@ impl Draft {
 
     fn node(mut self, node: NodeId) -> Self {
         self.node = Some(node);
+        self
+    }
+
+    fn source(mut self, source: Source) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -196,6 +204,7 @@ impl Entry<'_> {
             service: draft.service,
             instance: draft.instance,
             node: draft.node,
+            source: draft.source,
             from: draft.from,
             to: draft.to,
             token: draft.token,

@@ -12,7 +12,7 @@ use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
 use crate::rules::{Asker, not_eligible, proof_that_holds};
 use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
-use crate::transition::{Durations, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus};
+use crate::transition::{Durations, JudgedEvidence, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus};
 
 impl Entry<'_> {
     pub(super) fn transition_start(&mut self, start: &TransitionStart) -> Reply {
@@ -103,6 +103,17 @@ impl Entry<'_> {
                 })
                 .collect()
         });
+        let judged = leaving.map_or_else(Vec::new, |active| {
+            active
+                .judged
+                .iter()
+                .map(|(source, record)| JudgedEvidence {
+                    source: *source,
+                    verdict: record.verdict,
+                    evidence: record.evidence.clone(),
+                })
+                .collect()
+        });
         let (first_failure, suspect, agreed) = match (start.kind, &start.actor, leaving) {
             (TransitionKind::Failover, None, Some(active)) => {
                 (active.first_failure, active.suspect_since, active.health_since)
@@ -131,6 +142,7 @@ impl Entry<'_> {
             token: None,
             trigger: start.trigger.clone(),
             evidence,
+            judged,
             asserted: start.asserted,
             proof: None,
             steps: vec![self.step("started", start.trigger.reason.clone())],

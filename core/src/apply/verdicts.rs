@@ -89,6 +89,7 @@ impl Entry<'_> {
             Draft::new(EventKind::VerdictChanged, format!("{source}: {}", evidence.told()))
                 .service(service)
                 .instance(id)
+                .source(*source)
                 .change(Some(held), Some(*verdict)),
         );
         self.count_instance_again(service, id, cause);

@@ -16,6 +16,7 @@ pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, retention};
 
 use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart};
 use crate::id::InstanceId;
+use crate::pick::{callable, why_nobody};
 use crate::policy::{Mode, inactive_parts};
 use crate::probe::{Health, Verdict};
 use crate::rules::{Asker, not_eligible, proof_that_holds};
@@ -101,13 +102,7 @@ impl Planner<'_> {
     }
 
     fn active_active(&mut self) -> Planned {
-        let healthy = self.service.instances.values().filter(|instance| instance.health == Health::Healthy).count();
-        let all = self.service.instances.len();
-        (
-            Decision::Nothing,
-            format!("All healthy instances serve: {healthy} of {all} are healthy. Nothing is promoted."),
-            None,
-        )
+        (Decision::Nothing, format!("{} Nothing is promoted.", who_serves(self.service, self.now)), None)
     }
 
     /// The service has an active: does it lose it?
@@ -156,6 +151,9 @@ impl Planner<'_> {
                     instance.doubts()
                 );
             }
+            if let Some(why) = nobody_may_call(service, self.now) {
+                summary = format!("{summary} But callers get nobody: {why}.");
+            }
             return (Decision::Nothing, summary, None);
         }
         if !automatic {
@@ -199,8 +197,10 @@ impl Planner<'_> {
         }
         let leaving = self.leaving();
         // An operator wants away from `leaving`; rather back to it than nobody at all.
-        let best =
-            self.named(&open).or_else(|| self.gate_candidate(leaving.as_ref())).or_else(|| self.gate_candidate(None));
+        let best = self
+            .named(&open)
+            .or_else(|| self.gate_candidate(leaving.as_ref()))
+            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
         let proof = self.gate_proof(Some(&open));
         let moves = open.actor.is_some() || self.gate_automatic(self.service.moves_by_itself());
         match (best, proof) {
@@ -344,6 +344,30 @@ impl Planner<'_> {
             Ok(proof) => self.gate("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
             Err(why) => self.gate("proof", false, why),
         }
+    }
+}
+
+/// Why callers get nobody although the service has its active; `None` where they get it.
+fn nobody_may_call(service: &Service, now: ClusterTime) -> Option<String> {
+    callable(service, now).is_empty().then(|| why_nobody(service, now, &[]).why)
+}
+
+/// Who serves an `active_active` service: as `pick` has it, in a sentence.
+fn who_serves(service: &Service, now: ClusterTime) -> String {
+    let (callable, all) = (callable(service, now), service.instances.len());
+    let some = callable.len();
+    match callable.first() {
+        None => format!("No instance may be called: {}.", why_nobody(service, now, &[]).why),
+        Some(one) if one.degraded => {
+            format!("None is well, and fail_open is on: the sick are called all the same, {some} of {all}.")
+        }
+        Some(one) if one.trial => {
+            format!("All that may be called serve: {some} of {all}, by trial calls only: no breaker of a better one is closed.")
+        }
+        Some(one) if one.instance.health != Health::Healthy => {
+            format!("All that may be called serve: {some} of {all}, for want of a healthy one.")
+        }
+        Some(_) => format!("All that may be called serve: {some} of {all}."),
     }
 }
 

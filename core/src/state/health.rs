@@ -5,18 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Instance;
 use crate::id::NodeId;
-use crate::policy::{Combine, Detection, Quorum, words};
-use crate::probe::Verdict;
-
-words! {
-    /// What the leader judges an instance by, beside the observers' probes.
-    Source {
-        /// How clients say that their calls went.
-        Calls = "calls",
-        /// The instance's own heartbeats.
-        Heartbeats = "heartbeats",
-    }
-}
+use crate::policy::{Combine, Detection, Quorum};
+use crate::probe::{Source, Verdict};
 
 /// How the health of an instance was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

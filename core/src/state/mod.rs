@@ -14,10 +14,12 @@ use std::sync::Arc;
 pub(crate) use rows::hex;
 
 pub use admin::{Admin, AdminState};
-pub use health::{HealthInputs, Source};
+pub use health::HealthInputs;
 pub use instance::{Instance, VerdictRecord};
 pub use rows::{Change, InvalidRow, Row, RowKind};
 pub use service::{Active, Assignment, Holder, Phase, Service};
+
+pub use crate::probe::Source;
 
 use crate::assign::observers_of;
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};

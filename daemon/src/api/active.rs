@@ -15,8 +15,8 @@ use super::{ApiState, views};
 
 /// The active instance, with its token
 ///
-/// 503 `no_active` with the `phase` when there is none. Services with `active_active` have none: their status lists who
-/// serves.
+/// 503 `no_active` with the `phase` when there is none. Services with `active_active` have none: `endpoints` lists who
+/// serves, `pick` names one of them.
 #[utoipa::path(get, path = "/v1/services/{service}/active", tag = "active", operation_id = "get_active",
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
@@ -34,8 +34,11 @@ pub(crate) async fn active(
 ) -> Result<Answer, ApiError> {
     let view = read(&state, consistency).await?;
     let service = service_in(&view, &name)?;
-    let active =
-        views::active(service).ok_or_else(|| ApiError::NoActive { service: name, phase: service.assignment.phase })?;
+    let active = views::active(service).ok_or_else(|| ApiError::NoActive {
+        service: name,
+        mode: service.spec.mode,
+        phase: service.assignment.phase,
+    })?;
     Ok(Answer::json(&active)?.at(view.state.meta.revision))
 }
 

@@ -9,6 +9,7 @@ use baton_core::command::{Done, Refusal};
 use baton_core::id::{InstanceId, Revision, ServiceName, TransitionId};
 use baton_core::json::FieldError;
 use baton_core::pick::NoInstance;
+use baton_core::policy::Mode;
 use baton_core::state::Phase;
 
 use crate::consensus::{ProposeError, ReadError};
@@ -118,10 +119,12 @@ pub(crate) enum ApiError {
     )]
     IdempotencyKey,
     /// The service has no active now.
-    #[error("\"{service}\" has no active: its phase is {phase}; GET /v1/services/{service}/explain says why")]
+    #[error("{}", no_active(service, *mode, *phase))]
     NoActive {
         /// The service.
         service: ServiceName,
+        /// Whether it could have one.
+        mode: Mode,
         /// Where it stands.
         phase: Phase,
     },
@@ -161,6 +164,18 @@ pub(crate) enum ApiError {
 /// One field's error, said by the API itself.
 pub(crate) fn invalid(path: &str, message: impl std::fmt::Display) -> ApiError {
     ApiError::Invalid(vec![FieldError { path: path.to_owned(), message: message.to_string() }])
+}
+
+fn no_active(service: &ServiceName, mode: Mode, phase: Phase) -> String {
+    match mode {
+        Mode::ActivePassive => format!(
+            "\"{service}\" has no active: its phase is {phase}; GET /v1/services/{service}/explain says why"
+        ),
+        Mode::ActiveActive => format!(
+            "\"{service}\" is active_active: all that may be called serve; ask GET /v1/services/{service}/endpoints or \
+             POST /v1/services/{service}/pick"
+        ),
+    }
 }
 
 fn told(errors: &[FieldError]) -> String {
@@ -379,8 +394,12 @@ mod tests {
     #[test]
     fn extra_members_are_there_when_they_are_meant() {
         let phase = Phase::FailingOver;
-        let none = told(ApiError::NoActive { service: "orders".parse().expect("a name"), phase });
+        let no_active = |mode| ApiError::NoActive { service: "orders".parse().expect("a name"), mode, phase };
+        let none = told(no_active(Mode::ActivePassive));
         assert_eq!((none.0, none.1.phase), (503, Some(phase)));
+        assert!(none.1.detail.contains("failing_over") && none.1.detail.contains("/explain"), "{}", none.1.detail);
+        let all = told(no_active(Mode::ActiveActive)).1.detail;
+        assert!(all.contains("all that may be called serve") && all.contains("/v1/services/orders/pick"), "{all}");
         let gone = told(EventsError::Compacted { through: 9 }.into());
         assert_eq!((gone.0, gone.1.compacted_through), (410, Some(9)));
         let text = serde_json::to_string(&told(invalid("limit", "is wrong")).1).expect("it serializes");

@@ -115,6 +115,7 @@ mod tests {
             service: None,
             instance: None,
             node: Some(1),
+            source: None,
             from: None,
             to: None,
             token: None,

@@ -108,7 +108,8 @@ fn is_local(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// A request without an `Idempotency-Key`. A key that was ignored would be relied on: a repeat would act twice.
+/// A request without an `Idempotency-Key`. A key that was ignored would be relied on: a repeat would act twice. Every POST
+/// asks for this but a heartbeat, which may be repeated as it is; `pick` asks for it too, since a repeat chooses anew.
 pub(crate) struct Unrepeated;
 
 impl<S: Send + Sync> FromRequestParts<S> for Unrepeated {

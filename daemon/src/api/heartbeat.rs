@@ -29,6 +29,8 @@ const SESSION_MAX: usize = 128;
     params(
         ("service" = ServiceName, Path, description = "The service's name"),
         ("instance" = InstanceId, Path, description = "The instance's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Neither needed nor read: to say twice that an \
+            instance lives is as good as once"),
     ),
     request_body(content = HeartbeatRequest,
         example = json!({"session": "01993b6e-7a5c-7f3e-9d7c-0c9d2e6a1b52", "state": "ok"})),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use super::ApiState;
 use super::answer::Answer;
 use super::error::ApiError;
-use super::extract::{JsonText, OfService};
+use super::extract::{JsonText, OfService, Unrepeated};
 use super::query::Query;
 use crate::reports::Report;
 
@@ -41,18 +41,25 @@ const STATUS_MAX: u16 = 999;
 /// and of calls that began in an earlier generation of the instance's breaker, are dropped, counted nowhere, and named in
 /// the answer; the others count.
 #[utoipa::path(post, path = "/v1/services/{service}/reports", tag = "calls", operation_id = "post_reports",
-    params(("service" = ServiceName, Path, description = "The service's name")),
+    params(
+        ("service" = ServiceName, Path, description = "The service's name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not known yet: a request that carries one is \
+            refused with `idempotency_key_unsupported`, since the same calls may be counted twice"),
+    ),
     request_body(content = ReportsRequest, example = json!({"reports": [
         {"instance": "a", "outcome": "success", "latency_ms": 12.5},
         {"instance": "b", "status": 503, "count": 3}]})),
     responses(
         (status = 202, description = "They are taken, but for those that are named", body = ReportsAnswer),
+        (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`; none of them is \
+            taken", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: send fewer at a time", body = Problem,
             content_type = "application/problem+json"),
     ))]
 pub(crate) async fn post(
     State(state): State<ApiState>,
     OfService(service): OfService,
+    _: Unrepeated,
     Query(()): Query<()>,
     JsonText(body): JsonText<REPORTS_BODY_MAX>,
 ) -> Result<Answer, ApiError> {

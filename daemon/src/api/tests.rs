@@ -258,13 +258,20 @@ async fn a_move_that_is_taken_is_never_called_unknown_by_name() {
 async fn a_key_that_would_be_ignored_is_refused() {
     let node = Node::start().await;
     node.fill().await;
-    for kind in ["failover", "switchover", "pick"] {
+    let of_instance = |word: &str| format!("instances/a/{word}");
+    for kind in ["failover", "switchover", "pick", "reports", &of_instance("admin"), &of_instance("reset")] {
         let request = Request::builder().method("POST").uri(format!("/v1/services/orders/{kind}"));
         let request = request.header(HOST, "127.0.0.1").header("Idempotency-Key", "\"8e03978e\"");
         let request = request.body(Body::from(r#"{"reason":"x"}"#)).expect("a request");
         let (status, problem) = read(router(node.state.clone()).oneshot(request).await.expect("an answer")).await;
         assert_eq!((status, &problem["code"]), (400, &Value::from("idempotency_key_unsupported")), "{kind}");
     }
+    // A heartbeat may be repeated as it is, so there is nothing that a key could promise.
+    let request = Request::builder().method("POST").uri("/v1/services/orders/instances/a/heartbeat");
+    let request = request.header(HOST, "127.0.0.1").header("Idempotency-Key", "\"8e03978e\"");
+    let request = request.body(Body::from(r#"{"session":"x"}"#)).expect("a request");
+    let (_, problem) = read(router(node.state.clone()).oneshot(request).await.expect("an answer")).await;
+    assert_ne!(problem["code"], Value::from("idempotency_key_unsupported"), "{problem}");
 }
 
 #[tokio::test]

@@ -135,7 +135,11 @@ fn services_table(services: &[ServiceView], now: WallTime) -> Table {
         table.row([
             styled(STRONG, &service.name),
             cell(service.mode),
-            styled(good, service.phase),
+            // All of them serve, or as many as may: there is no move to be in a phase of.
+            match service.mode {
+                Mode::ActivePassive => styled(good, service.phase),
+                Mode::ActiveActive => cell("-"),
+            },
             active.map_or_else(|| cell("-"), |active| styled(STRONG, &active.instance)),
             active.map_or_else(|| cell("-"), |active| cell(active.token)),
             active.map_or_else(|| cell("-"), |active| cell(active.fencing)),
@@ -254,5 +258,7 @@ orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100      
         assert!(!served(&service));
         service.instances[0].health = Health::Healthy;
         assert!(served(&service));
+        let told = anstream::adapter::strip_str(&services_table(&[service], WallTime(0)).render("")).to_string();
+        assert!(!told.contains("vacant"), "nothing is vacant where all serve: {told}");
     }
 }

@@ -17,6 +17,7 @@ use super::feed::{Feed, Heard};
 use super::stage::{Stage, asking};
 use super::summary::promotions_heard;
 use crate::terminal::output::{DIM, STRONG, length, paint};
+use crate::terminal::words::one_line;
 
 /// The checks of the play: usual settings, only quicker.
 const INTERVAL_MS: u64 = 500;
@@ -257,16 +258,12 @@ async fn tell(stage: &Stage, heard: &Heard) -> Result<Transition, DemoError> {
     // What follows the first semicolon is what each observer says, and that is told below.
     narrator.why(record.trigger.reason.split(';').next().unwrap_or_default());
     for held in &record.evidence {
-        let evidence = &held.evidence;
-        let failure = evidence.class.map_or_else(String::new, |class| format!(" {class}:"));
-        narrator.fact(&format!(
-            "     node {} says {}: check \"{}\", {} in a row,{failure} {}",
-            held.observer,
-            held.verdict,
-            crate::terminal::words::one_line(&evidence.check),
-            evidence.streak,
-            crate::terminal::words::one_line(&evidence.detail)
-        ));
+        let told = one_line(&held.evidence.told());
+        narrator.fact(&format!("     node {} says {}: {told}", held.observer, held.verdict));
+    }
+    for judged in &record.judged {
+        let told = one_line(&judged.evidence.told());
+        narrator.fact(&format!("     its {} say {}: {told}", judged.source, judged.verdict));
     }
     if let Some(proof) = &record.proof {
         narrator.fact(&format!("{} {} ({}): {}", paint(DIM, "proof:"), proof.proof, proof.fencing, proof.evidence));

@@ -129,6 +129,7 @@ mod tests {
             service: "orders".parse().ok(),
             instance: "b".parse().ok(),
             node: None,
+            source: None,
             from: Some(None),
             to: Some(Some("b".to_owned())),
             token: Some(Token(57)),
