@@ -7,7 +7,7 @@ use axum::extract::State;
 use baton_client::view::{AdminRequest, InstanceView, Problem, ResetRequest};
 use baton_core::command::{Command, InstanceAdmin, InstanceReset};
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::json::{FieldError, Fields, Json, read as read_fields};
+use baton_core::json::{FieldError, Json, read as read_fields};
 use baton_core::state::AdminState;
 use baton_core::time::{LONGEST, Millis, WallTime};
 
@@ -16,11 +16,9 @@ use super::error::ApiError;
 use super::extract::{Asker, JsonBody, OfInstance, Unrepeated};
 use super::longpoll::{instance_in, read};
 use super::query::{Consistency, Query};
+use super::reason::reason;
 use super::{ApiState, views};
 use crate::consensus::ProposeError;
-
-/// The longest reason, in bytes: it is told in events and kept with the instance.
-const REASON_MAX: usize = 500;
 
 /// The shortest time that anything may be given.
 const SHORTEST: Millis = Millis(1);
@@ -131,10 +129,6 @@ fn ahead(until: WallTime, now: WallTime) -> Option<Millis> {
     (SHORTEST..=LONGEST).contains(&length).then_some(length)
 }
 
-fn reason(fields: &mut Fields<'_, '_>, example: &str) -> Option<String> {
-    fields.required("reason", example).and_then(|slot| slot.text(1..=REASON_MAX)).map(str::to_owned)
-}
-
 fn parse_reset(body: &Json) -> Result<ResetRequest, Vec<FieldError>> {
     read_fields(body, |fields| Some(ResetRequest { reason: reason(fields, "\"the switch was repaired\"")? }))
 }
@@ -198,6 +192,7 @@ mod tests {
             (r#"{"state":"off","reason":"x"}"#, "state", "maintenance"),
             (r#"{"state":"draining"}"#, "reason", "kernel update"),
             (r#"{"state":"draining","reason":""}"#, "reason", "1"),
+            (r#"{"state":"draining","reason":"  "}"#, "reason", "blank"),
             (too_long.as_str(), "reason", "500"),
             (r#"{"state":"maintenance","reason":"x"}"#, "for", "\"30m\""),
             (r#"{"state":"maintenance","reason":"x","for":"0s"}"#, "for", "1ms"),
@@ -221,7 +216,7 @@ mod tests {
     fn a_reset_needs_a_reason_and_nothing_else() {
         let reset = |text: &str| parse_reset(&Json::parse(text.as_bytes()).expect("JSON"));
         assert_eq!(reset(r#"{"reason":"x"}"#).expect("valid").reason, "x");
-        for bad in ["{}", r#"{"reason":7}"#, r#"{"reason":"x","state":"enabled"}"#, "null"] {
+        for bad in ["{}", r#"{"reason":"a\nb"}"#, r#"{"reason":7}"#, r#"{"reason":"x","state":"enabled"}"#, "null"] {
             assert!(reset(bad).is_err(), "{bad}");
         }
     }
