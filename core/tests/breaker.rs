@@ -36,7 +36,10 @@ fn it_opens_waits_lets_trial_calls_through_and_closes_again() {
         .map(|event| (event.to.clone().flatten().unwrap_or_default(), event.reason.clone()))
         .collect();
     let expected = [
-        ("open", "5 of 8 calls failed, 5 in a row, the last one server_error; 5 in a row are enough: open for 30s (first trip)"),
+        (
+            "open",
+            "5 of 8 calls failed, 5 in a row, the last one server_error; 5 in a row are enough: open for 30s (first trip)",
+        ),
         ("half_open", "it was open for 30s: trial calls may show how it is"),
         ("closed", "3 trial calls in a row went well"),
     ];

@@ -89,6 +89,7 @@ impl Entry<'_> {
             }
             (BreakerState::Open, None) => format!("open for {open_for}"),
             (BreakerState::HalfOpen, _) => format!("it was open for {open_for}: trial calls may show how it is"),
+            (BreakerState::Closed, Some(BreakerNumbers { calls: 1, .. })) => "the one trial call went well".to_owned(),
             (BreakerState::Closed, Some(numbers)) => format!("{} trial calls in a row went well", numbers.calls),
             (BreakerState::Closed, None) => "reset".to_owned(),
         };

@@ -57,7 +57,7 @@ pub(crate) async fn admin(
     let AdminRequest { state: wanted, reason, until, lasts } = parse_admin(&body, now).map_err(ApiError::Invalid)?;
     // The end becomes a length here, at the edge: inside, no wall clock decides.
     let lasts = lasts.or_else(|| until.and_then(|until| ahead(until, now)));
-    let command = InstanceAdmin { service, instance, state: wanted, reason, lasts, actor };
+    let command = InstanceAdmin { service, instance, state: wanted, reason, lasts, until, actor };
     let (service, instance) = (command.service.clone(), command.instance.clone());
     carry_out(&state, Command::InstanceAdmin(command), &service, &instance).await
 }

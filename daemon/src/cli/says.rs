@@ -198,8 +198,12 @@ pub(super) mod tests {
     #[test]
     fn whoever_is_heard_needs_nobody_to_look() {
         let mut heard = instance(Vec::new());
-        let beats =
-            |verdict| JudgedView { source: Source::Heartbeats, verdict, since: WallTime(0), evidence: evidence("late") };
+        let beats = |verdict| JudgedView {
+            source: Source::Heartbeats,
+            verdict,
+            since: WallTime(0),
+            evidence: evidence("late"),
+        };
         heard.judged = vec![beats(Verdict::Up)];
         assert_eq!(says(&heard), "heartbeats up");
         heard.judged = vec![beats(Verdict::Down)];
