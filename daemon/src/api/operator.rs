@@ -14,7 +14,7 @@ use baton_core::time::{LONGEST, Millis, WallTime};
 use super::answer::Answer;
 use super::error::ApiError;
 use super::extract::{Asker, JsonBody, OfInstance, Unrepeated};
-use super::longpoll::{instance_in, read};
+use super::longpoll::{counts, instance_in, read};
 use super::query::{Consistency, Query};
 use super::reason::reason;
 use super::{ApiState, views};
@@ -104,7 +104,10 @@ async fn carry_out(
     // It is done: that a quorum was lost since says nothing against it, and "nothing was changed" would be a lie.
     let view = read(state, Consistency::Linearizable).await.map_err(|_| ProposeError::Unknown)?;
     let (service, instance) = instance_in(&view, service, instance)?;
-    let answer = Answer::json(&views::instance(&view.state, service, instance, state.consensus.now().time))?;
+    let mut told = views::instance(&view.state, service, instance, state.consensus.now().time);
+    let counts = counts(state, Consistency::Linearizable, &service.name, Some(vec![instance.id.clone()])).await;
+    views::count(std::slice::from_mut(&mut told), &counts);
+    let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(instance.generation))
 }
 
