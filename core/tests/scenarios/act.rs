@@ -116,6 +116,7 @@ impl Story {
                     state: *state,
                     reason: reason.clone(),
                     lasts: *lasts,
+                    until: None,
                     actor: actor.clone(),
                 };
                 self.propose(Command::InstanceAdmin(admin))
