@@ -1,0 +1,64 @@
+//! What a process does: it sends heartbeats, hears answers, acts while its lease runs, and may stop and say so. Nothing else.
+
+use super::clock::{LONGEST_LEASE, Ticks};
+use super::model::{LeaseModel, Mutant};
+use super::state::{Beat, Process, Token, What, World};
+
+impl LeaseModel {
+    /// Whether the process runs. The one that registers a second time does when some node has applied its registration.
+    fn runs(&self, world: &World, process: Process) -> bool {
+        let is_registration = |what: What| matches!(what, What::Register);
+        self.config.processes.contains(&process)
+            && (process != Process::A2
+                || world.nodes.iter().any(|n| n.log.prefix(n.applied).iter().any(|entry| is_registration(entry.what))))
+    }
+
+    pub(crate) fn beat(&self, world: &mut World, process: Process) -> bool {
+        if !self.runs(world, process) {
+            return false;
+        }
+        world.beats[process.at()] = Some(Beat { age: 0, era: world.elected });
+        world.holders[process.at()].newest = 0;
+        true
+    }
+
+    /// Hears the answer that names this token. The lease counts from just before the request was sent that it answers.
+    pub(crate) fn hear(&self, world: &mut World, process: Process, token: Token) -> bool {
+        let Some(at) = world.answers.iter().position(|answer| answer.to == process && answer.token == token) else {
+            return false;
+        };
+        let answer = world.answers.remove(at);
+        let holder = &mut world.holders[process.at()];
+        if token <= holder.released && !self.is(Mutant::AnswerAfterRelease) {
+            return true;
+        }
+        let counted: Ticks = match self.mutant {
+            Some(Mutant::AnswerToTheNewest) => holder.newest,
+            Some(Mutant::CountedFromReceipt) => 0,
+            Some(_) | None => answer.age,
+        };
+        let Some(left) = answer.ttl.lease().checked_sub(counted) else { return true };
+        if holder.token == token {
+            // Each answer stands for itself: the longest lease counts.
+            holder.left = holder.left.max(Some(left));
+        } else if holder.token < token {
+            holder.token = token;
+            holder.left = Some(left);
+        }
+        true
+    }
+
+    /// Stops, and says so. Also after its lease has run out: then it has stopped long since.
+    pub(crate) fn stop(&self, world: &mut World, process: Process) -> bool {
+        let holder = &mut world.holders[process.at()];
+        if !self.config.releases || holder.token <= holder.released {
+            return false;
+        }
+        holder.released = holder.token;
+        holder.left = None;
+        world.releases[process.at()] |= 1 << holder.token;
+        true
+    }
+}
+
+const _: () = assert!(LONGEST_LEASE >= 1, "a lease that ends as it begins shows nothing");
