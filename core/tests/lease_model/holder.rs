@@ -2,15 +2,15 @@
 
 use super::clock::{LONGEST_LEASE, Ticks};
 use super::model::{LeaseModel, Mutant};
-use super::state::{Beat, Process, Token, What, World};
+use super::state::{Beat, NODES, Node, Process, Token, What, World};
 
 impl LeaseModel {
-    /// Whether the process runs. The one that registers a second time does when some node has applied its registration.
-    fn runs(&self, world: &World, process: Process) -> bool {
-        let is_registration = |what: What| matches!(what, What::Register);
+    /// Whether the process runs. The one that registers a second time does when a majority has its registration, a little sooner
+    /// than anybody tells it its session.
+    pub(crate) fn runs(&self, world: &World, process: Process) -> bool {
+        let has = |node: &&Node| node.log.entries().iter().any(|entry| entry.what == What::Register);
         self.config.processes.contains(&process)
-            && (process != Process::A2
-                || world.nodes.iter().any(|n| n.log.prefix(n.applied).iter().any(|entry| is_registration(entry.what))))
+            && (process != Process::A2 || world.nodes.iter().filter(has).count() > NODES / 2)
     }
 
     pub(crate) fn beat(&self, world: &mut World, process: Process) -> bool {
@@ -29,7 +29,12 @@ impl LeaseModel {
         };
         let answer = world.answers.remove(at);
         let holder = &mut world.holders[process.at()];
-        if token <= holder.released && !self.is(Mutant::AnswerAfterRelease) {
+        let is_released = match self.mutant {
+            Some(Mutant::AnswerAfterRelease) => false,
+            Some(Mutant::LowerAnswerAfterRelease) => token == holder.released,
+            Some(_) | None => token <= holder.released,
+        };
+        if is_released {
             return true;
         }
         let counted: Ticks = match self.mutant {
@@ -41,7 +46,7 @@ impl LeaseModel {
         if holder.token == token {
             // Each answer stands for itself: the longest lease counts.
             holder.left = holder.left.max(Some(left));
-        } else if holder.token < token {
+        } else if holder.token < token || holder.token == holder.released && self.is(Mutant::LowerAnswerAfterRelease) {
             holder.token = token;
             holder.left = Some(left);
         }

@@ -19,14 +19,29 @@ impl LeaseModel {
         if node.role == Role::Leader { node.table.as_mut() } else { None }
     }
 
+    /// The heartbeat that a leader may receive now.
+    fn received(&self, world: &World, process: Process) -> Option<Beat> {
+        if self.config.delay {
+            world.beats[process.at()]
+        } else {
+            self.runs(world, process).then_some(Beat { age: 0, era: world.elected })
+        }
+    }
+
     /// Receives, begins a round, hears a majority. Nothing between the receipt and the round can be told from a later receipt,
     /// so they are one step; the answer to the round may be acted on at any later time.
     pub(crate) fn confirm(&self, world: &mut World, leader: NodeAt, by: NodeAt, process: Process) -> bool {
-        let Some(beat) = world.beats[process.at()] else { return false };
+        let Some(beat) = self.received(world, process) else { return false };
         if !self.heeds(world, leader, by) {
             return false;
         }
+        let term = world.nodes[leader].term;
         let Some(table) = Self::table(world, leader) else { return false };
+        if self.is(Mutant::PendingPassesSeal) && table.seal != Seal::Open {
+            return false;
+        }
+        // All that is asked of an era is whether it is later than this term.
+        let beat = Beat { era: beat.era.max(term), ..beat };
         table.confirmed[process.at()] = younger(table.confirmed[process.at()], beat);
         true
     }
@@ -41,7 +56,7 @@ impl LeaseModel {
     }
 
     pub(crate) fn receive(&self, world: &mut World, leader: NodeAt, process: Process) -> bool {
-        let Some(beat) = world.beats[process.at()] else { return false };
+        let Some(beat) = self.received(world, process) else { return false };
         let Some(table) = Self::table(world, leader) else { return false };
         if self.is(Mutant::RoundBeforeReceipt) && !std::mem::take(&mut table.spare_round) {
             return false;
@@ -60,7 +75,8 @@ impl LeaseModel {
         let service = self.applied(node);
         let token = service.active[process.instance().at()]?.token;
         let current = service.sessions[process.instance().at()] == Some(process);
-        (current && table.seal != Seal::Sealed(token)).then_some(token)
+        let sealed = table.seal == Seal::Sealed(token) && !self.is(Mutant::PendingPassesSeal);
+        ((current || self.is(Mutant::SessionNotChecked)) && !sealed).then_some(token)
     }
 
     /// Check, record, send: one step.
@@ -88,6 +104,9 @@ impl LeaseModel {
             None => world.answers.push(answer),
         }
         world.answers.sort_unstable();
+        if !self.config.delay && !self.config.releases {
+            self.hear(world, process, token);
+        }
         true
     }
 
@@ -115,6 +134,9 @@ impl LeaseModel {
 
     /// Re-checks the wait and closes, in one step.
     pub(crate) fn seal(&self, world: &mut World, leader: NodeAt) -> bool {
+        if self.is_spent(world, &world.nodes[leader]) {
+            return false;
+        }
         let service = self.applied(&world.nodes[leader]);
         let Some(token) = service.owed() else { return false };
         let Some(wait) = self.length(&service, token).map(|ttl| ttl.wait(self.margin())) else { return false };
@@ -142,7 +164,8 @@ impl LeaseModel {
     /// those before it, so one that would be refused can be left out, unless the configuration wants to see refusals.
     pub(crate) fn append(&self, world: &mut World, leader: NodeAt, proposal: Proposal) -> bool {
         let node = &world.nodes[leader];
-        let Some(table) = node.table.filter(|_| node.log.len() < self.config.longest_log) else { return false };
+        let can = node.log.len() < self.config.longest_log && (node.term >= world.elected || !self.is_last(world));
+        let Some(table) = node.table.filter(|_| can) else { return false };
         let Some(what) = self.entry(node, &table, proposal) else { return false };
         let mut log: Log = node.log;
         log.push(node.term, what);

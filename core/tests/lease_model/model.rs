@@ -50,10 +50,11 @@ pub(crate) enum Action {
     Replicate(NodeAt, NodeAt),
     /// A leader learns that a majority has its log, and applies it.
     Commit(NodeAt),
-    /// A node becomes a candidate of the term.
+    /// A node becomes a candidate of the term. A step of its own only where a mutant counts from it: for the others, what others
+    /// do in between they might as well do before it.
     Campaign(NodeAt, Term),
-    /// A candidate receives the vote that makes a majority.
-    Elect(NodeAt, NodeAt),
+    /// A candidate of the term receives the vote that makes a majority.
+    Elect(NodeAt, NodeAt, Term),
     /// Somebody looks whether the node is a leader. Only for the mutant that keys its table by such looks.
     Look(NodeAt),
 }
@@ -141,8 +142,8 @@ impl LeaseModel {
         for process in PROCESSES.into_iter().filter(|process| asleep != Some(*process)) {
             let at = process.at();
             let pending = world.nodes.iter_mut().filter_map(|node| node.table.as_mut());
+            // Nobody misses a heartbeat whose lease would be over: to its sender, any answer would be void.
             for beat in pending.map(|table| &mut table.confirmed[at]).chain([&mut world.beats[at]]) {
-                // Nobody misses a heartbeat whose lease would be over: to its sender, any answer would be void.
                 *beat = beat.map(|b| super::state::Beat { age: b.age + 1, ..b }).filter(|b| b.age <= LONGEST_LEASE);
             }
             for answer in world.answers.iter_mut().filter(|answer| answer.to == process) {
@@ -161,7 +162,6 @@ impl LeaseModel {
         let newest_counts = self.is(Mutant::AnswerToTheNewest) || self.is(Mutant::CountedFromReceipt);
         world.answers.retain(|answer| answer.age <= answer.ttl.lease() || newest_counts && answer.age <= LONGEST_LEASE);
         if !self.config.delay {
-            world.beats = [None; 3];
             world.answers.clear();
         }
     }
@@ -191,8 +191,11 @@ impl Model for LeaseModel {
         if self.is(Mutant::ClockStopsInSleep) {
             actions.extend(PROCESSES.map(Action::TickAsleep));
         }
-        for process in PROCESSES {
-            actions.extend([Action::Beat(process), Action::Stop(process)]);
+        if self.config.delay {
+            actions.extend(PROCESSES.map(Action::Beat));
+        }
+        if self.config.releases {
+            actions.extend(PROCESSES.map(Action::Stop));
         }
         for answer in &world.answers {
             actions.push(Action::Hear(answer.to, answer.token));
@@ -200,11 +203,11 @@ impl Model for LeaseModel {
         for (node, _) in world.nodes.iter().enumerate().filter(|(_, node)| node.role == Role::Leader) {
             self.leader_actions(world, node, actions);
         }
-        for (term, node) in self.config.campaigns {
-            actions.push(Action::Campaign(*node, *term));
-        }
-        for (node, _) in world.nodes.iter().enumerate().filter(|(_, node)| node.role == Role::Candidate) {
-            actions.extend((0..NODES).filter(|voter| *voter != node).map(|voter| Action::Elect(node, voter)));
+        for (term, node) in self.config.campaigns.iter().copied() {
+            if self.is(Mutant::WaitFromCandidacy) {
+                actions.push(Action::Campaign(node, term));
+            }
+            actions.extend((0..NODES).filter(|voter| *voter != node).map(|voter| Action::Elect(node, voter, term)));
         }
         if self.is(Mutant::TableKeyedByFlag) {
             actions.extend((0..NODES).map(Action::Look));
@@ -236,9 +239,10 @@ impl Model for LeaseModel {
             Action::Replicate(leader, to) => self.replicate(&mut world, leader, to),
             Action::Commit(leader) => self.commit(&mut world, leader),
             Action::Campaign(node, term) => self.campaign(&mut world, node, term),
-            Action::Elect(node, voter) => self.elect(&mut world, node, voter),
+            Action::Elect(node, voter, term) => self.elect(&mut world, node, voter, term),
             Action::Look(node) => self.look(&mut world, node),
         };
+        self.forget(&mut world);
         // A step that changes nothing is no step.
         (taken && world != *last).then_some(world)
     }
@@ -250,8 +254,8 @@ impl Model for LeaseModel {
 
 impl LeaseModel {
     fn leader_actions(&self, world: &World, node: NodeAt, actions: &mut Vec<Action>) {
-        let others = || (0..NODES).filter(move |other| *other != node);
-        for process in PROCESSES.into_iter().filter(|process| world.beats[process.at()].is_some()) {
+        let others = || self.config.followers.iter().copied().filter(move |other| *other != node);
+        for process in PROCESSES {
             match self.mutant {
                 Some(Mutant::NoReadIndex | Mutant::RoundBeforeReceipt) => actions.push(Action::Receive(node, process)),
                 Some(_) | None => actions.extend(others().map(|by| Action::Confirm(node, by, process))),
@@ -292,5 +296,36 @@ impl LeaseModel {
         node.log.entries()[usize::from(node.applied)..].iter().any(
             |entry| matches!(entry.what, What::Promote { proof: Proof::Lease, seen, .. } if seen == token),
         )
+    }
+
+    /// Whether this leader can no longer get a promotion into a log that counts: its bounds are used up, or it was deposed and
+    /// nobody is elected any more.
+    pub(crate) fn is_spent(&self, world: &World, node: &Node) -> bool {
+        let is_promotion = |what: What| matches!(what, What::Promote { .. });
+        let promotions = node.log.entries().iter().filter(|entry| is_promotion(entry.what)).count();
+        promotions >= self.config.promotions
+            || node.log.len() >= self.config.longest_log
+            || node.term < world.elected && self.is_last(world)
+    }
+
+    /// Whether no node is elected any more.
+    pub(crate) fn is_last(&self, world: &World) -> bool {
+        self.config.campaigns.iter().all(|(term, _)| *term <= world.elected)
+    }
+
+    /// Forgets what can make no difference any more, so that states that differ in nothing else are one: the timers of a leader
+    /// that will propose nothing, and what is known of the log by a node that will not lead.
+    fn forget(&self, world: &mut World) {
+        for at in 0..NODES {
+            let node = world.nodes[at];
+            if node.role == Role::Leader {
+                if self.is_spent(world, &node) {
+                    let table = node.table.map(|table| Table { in_office: 0, renewed: None, ..table });
+                    world.nodes[at].table = table;
+                }
+            } else if !self.config.campaigns.iter().any(|(term, who)| *who == at && *term > world.elected) {
+                world.nodes[at].applied = 0;
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The rule with one clause left out, clause by clause. Each is explored where its counterexample is found soonest.
 
 use super::configs::{
-    Config, DEBT, ONE_LEADER, RACES, RELEASE, RE_ELECTION, RE_REGISTRATION, SHORTER, THERE_AND_BACK, TWO_LEADERS,
+    Config, DEBT, ONE_LEADER, RACES, RELEASE, RE_ELECTION, RE_REGISTRATION, SHORTER, THERE_AND_BACK, TWO_PROMPT,
 };
 use super::properties::Kind;
 
@@ -23,19 +23,22 @@ pub(crate) enum Mutant {
     NoSeal,
     SealAtAppend,
     SealTimesOut,
+    PendingPassesSeal,
+    SessionNotChecked,
     GrantBeforeOwnEntry,
     RegistrationInherits,
     DeletionForgetsDebt,
     LengthChangesInTenure,
     ReleaseWithoutToken,
     AnswerAfterRelease,
+    LowerAnswerAfterRelease,
     TimeoutIsAProof,
     PromotionWithoutCompare,
     TokenCountedPerService,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::NoReadIndex,
         Self::RoundBeforeReceipt,
         Self::NoWaitOfNewLeader,
@@ -51,12 +54,15 @@ impl Mutant {
         Self::NoSeal,
         Self::SealAtAppend,
         Self::SealTimesOut,
+        Self::PendingPassesSeal,
+        Self::SessionNotChecked,
         Self::GrantBeforeOwnEntry,
         Self::RegistrationInherits,
         Self::DeletionForgetsDebt,
         Self::LengthChangesInTenure,
         Self::ReleaseWithoutToken,
         Self::AnswerAfterRelease,
+        Self::LowerAnswerAfterRelease,
         Self::TimeoutIsAProof,
         Self::PromotionWithoutCompare,
         Self::TokenCountedPerService,
@@ -80,12 +86,15 @@ impl Mutant {
             Self::NoSeal => "no-seal",
             Self::SealAtAppend => "seal-only-when-appended",
             Self::SealTimesOut => "seal-lifted-by-a-time-out",
+            Self::PendingPassesSeal => "pending-renewal-passes-the-seal",
+            Self::SessionNotChecked => "session-not-checked",
             Self::GrantBeforeOwnEntry => "grant-before-own-first-entry",
             Self::RegistrationInherits => "re-registration-inherits",
             Self::DeletionForgetsDebt => "deletion-forgets-the-debt",
             Self::LengthChangesInTenure => "ttl-changed-in-mid-tenure",
             Self::ReleaseWithoutToken => "release-without-token",
             Self::AnswerAfterRelease => "answer-heard-after-release",
+            Self::LowerAnswerAfterRelease => "lower-answer-heard-after-release",
             Self::TimeoutIsAProof => "activation-time-out-as-proof",
             Self::PromotionWithoutCompare => "promotion-without-compare-and-set",
             Self::TokenCountedPerService => "token-counted-per-service",
@@ -131,6 +140,10 @@ impl Mutant {
             Self::SealTimesOut => {
                 "A seal ends when its promotion is decided, surely never entered the log, or with the term. Here: after a while."
             }
+            Self::PendingPassesSeal => {
+                "Under a seal nothing is granted, pending renewals included. Here: what was confirmed before goes out."
+            }
+            Self::SessionNotChecked => "A grant is for the current session. Here: for whoever heartbeats under the name.",
             Self::GrantBeforeOwnEntry => {
                 "Grants are made from a state in which the first entry of the leader's own term is applied. Here: from any."
             }
@@ -142,6 +155,9 @@ impl Mutant {
             Self::ReleaseWithoutToken => "A release matches session and token. Here: the session is enough.",
             Self::AnswerAfterRelease => {
                 "After releasing a token a process ignores answers that name it or a lower one. Here: it hears them."
+            }
+            Self::LowerAnswerAfterRelease => {
+                "After releasing a token a process ignores answers that name it or a lower one. Here: only those that name it."
             }
             Self::TimeoutIsAProof => {
                 "An activation time-out is no proof. Here: who has not acknowledged is taken to have stopped."
@@ -160,9 +176,9 @@ impl Mutant {
         const TWO: &[Kind] = &[Kind::OneHolder];
         match self {
             Self::NoReadIndex | Self::RoundBeforeReceipt => {
-                (&TWO_LEADERS, &[Kind::OneHolder, Kind::DeposedExtendsNone])
+                (&TWO_PROMPT, &[Kind::OneHolder, Kind::DeposedExtendsNone])
             }
-            Self::NoWaitOfNewLeader | Self::WaitFromCandidacy | Self::GrantBeforeOwnEntry => (&TWO_LEADERS, TWO),
+            Self::NoWaitOfNewLeader | Self::WaitFromCandidacy | Self::GrantBeforeOwnEntry => (&TWO_PROMPT, TWO),
             Self::TableKept | Self::TableKeyedByFlag => (&RE_ELECTION, TWO),
             Self::MarginForOneClock
             | Self::MarginOfTwoPercent
@@ -172,11 +188,12 @@ impl Mutant {
             | Self::RecordedAfterSending
             | Self::NoSeal
             | Self::SealAtAppend
-            | Self::SealTimesOut => (&ONE_LEADER, TWO),
-            Self::RegistrationInherits => (&RE_REGISTRATION, TWO),
+            | Self::SealTimesOut
+            | Self::PendingPassesSeal => (&ONE_LEADER, TWO),
+            Self::RegistrationInherits | Self::SessionNotChecked => (&RE_REGISTRATION, TWO),
             Self::DeletionForgetsDebt => (&DEBT, TWO),
             Self::LengthChangesInTenure => (&SHORTER, TWO),
-            Self::ReleaseWithoutToken | Self::AnswerAfterRelease => (&RELEASE, TWO),
+            Self::ReleaseWithoutToken | Self::AnswerAfterRelease | Self::LowerAnswerAfterRelease => (&RELEASE, TWO),
             Self::TimeoutIsAProof => (&THERE_AND_BACK, TWO),
             Self::PromotionWithoutCompare => (&RACES, &[Kind::OneHolder, Kind::OneActive]),
             Self::TokenCountedPerService => (&DEBT, &[Kind::TokensRise]),

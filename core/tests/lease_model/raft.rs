@@ -84,11 +84,14 @@ impl LeaseModel {
     }
 
     /// With its own vote, one more is a majority. The new leader appends the first entry of its term.
-    pub(crate) fn elect(&self, world: &mut World, node: NodeAt, voter: NodeAt) -> bool {
-        let term = world.nodes[node].term;
+    pub(crate) fn elect(&self, world: &mut World, node: NodeAt, voter: NodeAt, term: Term) -> bool {
+        if !self.is(Mutant::WaitFromCandidacy) && !self.campaign(world, node, term) {
+            return false;
+        }
         let (mine, theirs) = (world.nodes[node].log, world.nodes[voter].log);
         let up_to_date = (mine.last_term(), mine.len()) >= (theirs.last_term(), theirs.len());
         if world.nodes[node].role != Role::Candidate
+            || world.nodes[node].term != term
             || world.nodes[voter].term >= term
             || !up_to_date
             || mine.len() >= self.config.longest_log

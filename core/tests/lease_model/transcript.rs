@@ -7,7 +7,7 @@ use stateright::Path;
 use super::clock::Ticks;
 use super::model::{Action, LeaseModel, Mutant, Proposal};
 use super::properties::acting;
-use super::state::{Instance, NodeAt, Process, Proof, Seal, Token, What, World};
+use super::state::{Beat, Instance, NodeAt, Process, Proof, Role, Seal, Term, Token, What, World};
 
 /// How wide a line may become.
 const WIDTH: usize = 120;
@@ -86,7 +86,11 @@ fn ending(world: &World) -> String {
     if acting.is_empty() { "Nobody acts.".to_owned() } else { format!("So {}.", acting.join("; ")) }
 }
 
-fn beat_age(beat: Option<super::state::Beat>) -> String {
+fn received(model: &LeaseModel, before: &World, of: Process) -> Option<Beat> {
+    if model.config.delay { before.beats[of.at()] } else { Some(Beat { age: 0, era: 0 }) }
+}
+
+fn beat_age(beat: Option<Beat>) -> String {
     beat.map_or_else(|| "never sent".to_owned(), |beat| format!("sent {}", ago(beat.age)))
 }
 
@@ -102,7 +106,7 @@ fn words(model: &LeaseModel, before: &World, action: Action, after: &World) -> S
             node(leader),
             deposed(leader),
             process(of),
-            beat_age(before.beats[of.at()]),
+            beat_age(received(model, before, of)),
             node(by),
             term(leader)
         ),
@@ -114,9 +118,9 @@ fn words(model: &LeaseModel, before: &World, action: Action, after: &World) -> S
             node(leader),
             deposed(leader),
             process(of),
-            beat_age(before.beats[of.at()])
+            beat_age(received(model, before, of))
         ),
-        Action::Grant(leader, of) => grant(model, before, leader, of),
+        Action::Grant(leader, of) => grant(model, before, (leader, of), after),
         Action::Record(leader) => format!("{} records the renewal that it has sent.", node(leader)),
         Action::Hear(of, token) => hear(before, of, token, after),
         Action::Stop(of) => {
@@ -134,40 +138,43 @@ fn words(model: &LeaseModel, before: &World, action: Action, after: &World) -> S
         }
         Action::Commit(leader) => commit(model, before, leader, after),
         Action::Campaign(at, term) => format!("{} becomes a candidate of term {term}.", node(at)),
-        Action::Elect(at, voter) => {
-            let table = after.nodes[at].table.map_or(0, |table| table.term);
-            let kept = if table < term(at) {
-                format!(" It still has its table of term {table}.")
-            } else {
-                String::new()
-            };
-            let old = before.nodes.iter().position(|n| n.role == super::state::Role::Leader && n.term < term(at));
-            let unaware = old.filter(|old| *old != voter).map(|old| format!(" {} does not know.", node(old)));
-            format!(
-                "{} votes for {}, which leads term {} from now on.{}{kept}",
-                node(voter),
-                node(at),
-                term(at),
-                unaware.unwrap_or_default()
-            )
-        }
+        Action::Elect(at, voter, term) => elect(model, before, (at, voter, term), after),
         Action::Look(at) => format!("Somebody sees that {} is no leader.", node(at)),
     }
 }
 
-fn grant(model: &LeaseModel, before: &World, leader: NodeAt, of: Process) -> String {
+fn elect(model: &LeaseModel, before: &World, (at, voter, term): (NodeAt, NodeAt, Term), after: &World) -> String {
+    let stands = if model.is(Mutant::WaitFromCandidacy) {
+        String::new()
+    } else {
+        format!("{} becomes a candidate of term {term}; ", node(at))
+    };
+    let old = before.nodes.iter().position(|n| n.role == Role::Leader && n.term < term);
+    let unaware = old.filter(|old| *old != voter).map(|old| format!(" {} does not know.", node(old)));
+    let kept = match after.nodes[at].table {
+        Some(table) if table.term < term => format!(" It still has its table of term {}.", table.term),
+        Some(_) | None => String::new(),
+    };
+    format!("{stands}{} votes for it, a majority: {} leads.{kept}{}", node(voter), node(at), unaware.unwrap_or_default())
+}
+
+fn grant(model: &LeaseModel, before: &World, (leader, of): (NodeAt, Process), after: &World) -> String {
     let at = before.nodes[leader];
     let age = at.table.and_then(|table| table.confirmed[of.at()]);
     let service = model.applied(&at);
     let token = service.active[of.instance().at()].map_or(0, |tenure| tenure.token);
     let record = if model.is(Mutant::RecordedAfterSending) { "sends" } else { "records and sends" };
     let deposed = if at.term < before.elected { ", deposed since," } else { "" };
-    format!(
+    let sent = format!(
         "{}{deposed} {record} a renewal of token {token} to {} (for the heartbeat {}).",
         node(leader),
         process(of),
         beat_age(age)
-    )
+    );
+    if after.holders[of.at()] == before.holders[of.at()] {
+        return sent;
+    }
+    format!("{}; {}", sent.trim_end_matches('.'), hear(before, of, token, after))
 }
 
 fn hear(before: &World, of: Process, token: Token, after: &World) -> String {
