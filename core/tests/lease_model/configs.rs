@@ -99,13 +99,8 @@ pub(crate) static TWO_PROMPT: Config = Config {
 };
 
 /// Two leaders.
-pub(crate) static TWO_LEADERS: Config = Config {
-    name: "two-leaders",
-    about: "the same, with delay",
-    delay: true,
-    quick: false,
-    ..TWO_PROMPT
-};
+pub(crate) static TWO_LEADERS: Config =
+    Config { name: "two-leaders", about: "the same, with delay", delay: true, quick: false, ..TWO_PROMPT };
 
 /// Two leaders, there and back.
 pub(crate) static THERE_AND_BACK: Config = Config {

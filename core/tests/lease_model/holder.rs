@@ -46,14 +46,14 @@ impl LeaseModel {
         if holder.token == token {
             // Each answer stands for itself: the longest lease counts.
             holder.left = holder.left.max(Some(left));
-        } else if holder.token < token || holder.token == holder.released && self.is(Mutant::LowerAnswerAfterRelease) {
+        } else if holder.token < token {
             holder.token = token;
             holder.left = Some(left);
         }
         true
     }
 
-    /// Stops, and says so. Also after its lease has run out: then it has stopped long since.
+    /// Stops, and says so.
     pub(crate) fn stop(&self, world: &mut World, process: Process) -> bool {
         let holder = &mut world.holders[process.at()];
         if !self.config.releases || holder.token <= holder.released {
@@ -61,7 +61,8 @@ impl LeaseModel {
         }
         holder.released = holder.token;
         holder.left = None;
-        world.releases[process.at()] |= 1 << holder.token;
+        holder.token = 0;
+        world.releases[process.at()] |= 1 << holder.released;
         true
     }
 }

@@ -4,9 +4,7 @@
 use super::clock::Ticks;
 use super::model::{LeaseModel, Mutant, Proposal};
 use super::service::Service;
-use super::state::{
-    Answer, Beat, Instance, Log, Node, NodeAt, Process, Proof, Role, Seal, Table, Token, What, World,
-};
+use super::state::{Answer, Beat, Instance, Log, Node, NodeAt, Process, Proof, Role, Seal, Table, Token, What, World};
 
 /// Of two heartbeats in the same place the younger stands for both.
 fn younger(old: Option<Beat>, new: Beat) -> Option<Beat> {

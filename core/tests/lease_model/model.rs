@@ -119,9 +119,7 @@ impl LeaseModel {
     /// The entry that minted a token, as any node that has applied it knows.
     pub(crate) fn minted_by(world: &World, token: Token) -> Option<(Term, What)> {
         let at = usize::from(token.checked_sub(super::state::BASE_TOKEN + 1)?);
-        world.nodes.iter().find_map(|node| {
-            node.log.prefix(node.applied).get(at).map(|entry| (entry.term, entry.what))
-        })
+        world.nodes.iter().find_map(|node| node.log.prefix(node.applied).get(at).map(|entry| (entry.term, entry.what)))
     }
 
     /// The state in which a search first meets a property is the only one that is reported.
@@ -151,8 +149,8 @@ impl LeaseModel {
             }
             let holder = &mut world.holders[at];
             holder.left = holder.left.and_then(|left| left.checked_sub(1));
-            if holder.left.is_none() && !self.config.releases {
-                // Whoever cannot release has no use for the token of a lease that is over.
+            if holder.left.is_none() {
+                // It might still release, but what it says may take as long as it likes: it might have said so a moment before.
                 holder.token = 0;
             }
             if self.is(Mutant::AnswerToTheNewest) {
@@ -293,9 +291,9 @@ impl LeaseModel {
 
     /// Whether a promotion that replaces this token, by lease, is in a log behind what is applied.
     pub(crate) fn in_flight(node: &Node, token: Token) -> bool {
-        node.log.entries()[usize::from(node.applied)..].iter().any(
-            |entry| matches!(entry.what, What::Promote { proof: Proof::Lease, seen, .. } if seen == token),
-        )
+        node.log.entries()[usize::from(node.applied)..]
+            .iter()
+            .any(|entry| matches!(entry.what, What::Promote { proof: Proof::Lease, seen, .. } if seen == token))
     }
 
     /// Whether this leader can no longer get a promotion into a log that counts: its bounds are used up, or it was deposed and
@@ -313,18 +311,45 @@ impl LeaseModel {
         self.config.campaigns.iter().all(|(term, _)| *term <= world.elected)
     }
 
-    /// Forgets what can make no difference any more, so that states that differ in nothing else are one: the timers of a leader
-    /// that will propose nothing, and what is known of the log by a node that will not lead.
+    /// Forgets what can make no difference any more, so that states that differ in nothing else are one.
     fn forget(&self, world: &mut World) {
         for at in 0..NODES {
             let node = world.nodes[at];
-            if node.role == Role::Leader {
-                if self.is_spent(world, &node) {
-                    let table = node.table.map(|table| Table { in_office: 0, renewed: None, ..table });
-                    world.nodes[at].table = table;
+            let Some(table) = node.table.filter(|_| node.role == Role::Leader && self.is_spent(world, &node)) else {
+                continue;
+            };
+            // A leader that will propose nothing needs no timers, and no heartbeats of those who hold nothing.
+            let (now, then) = (self.applied(&node), self.foreseen(&node));
+            let holds = |process: Process| [now, then].iter().any(|s| s.active[process.instance().at()].is_some());
+            let confirmed = PROCESSES.map(|process| table.confirmed[process.at()].filter(|_| holds(process)));
+            let table = Table { in_office: 0, renewed: None, confirmed, ..table };
+            world.nodes[at].table = Some(table);
+            let deposed = node.term < world.elected && self.is_last(world);
+            if deposed
+                && table.confirmed.iter().all(Option::is_none)
+                && table.unrecorded == 0
+                && !table.spare_round
+                && self.mutant != Some(Mutant::NoReadIndex)
+            {
+                // Nobody confirms its term any more: it can do nothing but follow.
+                world.nodes[at].role = Role::Follower;
+                world.nodes[at].table = None;
+            }
+        }
+        let deposed = |node: &Node| node.role == Role::Leader && node.term < world.elected;
+        let calm = self.is_last(world) && !world.nodes.iter().any(deposed) && !self.config.registers;
+        let elected = world.elected;
+        for (at, node) in world.nodes.iter_mut().enumerate().filter(|(_, node)| node.role != Role::Leader) {
+            if !self.config.campaigns.iter().any(|(term, who)| *who == at && *term > elected) {
+                // It will not lead: what it knows to be committed is nobody's concern.
+                node.applied = 0;
+            }
+            if calm {
+                // It follows the last leader, which counts copies of its own term's entries only.
+                node.term = elected;
+                if elected > 1 && node.log.last_term() < elected {
+                    node.log = Log::EMPTY;
                 }
-            } else if !self.config.campaigns.iter().any(|(term, who)| *who == at && *term > world.elected) {
-                world.nodes[at].applied = 0;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The rule with one clause left out, clause by clause. Each is explored where its counterexample is found soonest.
 
 use super::configs::{
-    Config, DEBT, ONE_LEADER, RACES, RELEASE, RE_ELECTION, RE_REGISTRATION, SHORTER, THERE_AND_BACK, TWO_PROMPT,
+    Config, DEBT, ONE_LEADER, RACES, RE_ELECTION, RE_REGISTRATION, RELEASE, SHORTER, THERE_AND_BACK, TWO_PROMPT,
 };
 use super::properties::Kind;
 
@@ -124,16 +124,24 @@ impl Mutant {
                  need see."
             }
             Self::MarginForOneClock => "W = 1.03 × ttl, as both clocks may err. Here: 1.01 × ttl.",
-            Self::MarginOfTwoPercent => "W = 1.03 × ttl, as both clocks may err. Here: 1.02 × ttl, which looks like enough.",
+            Self::MarginOfTwoPercent => {
+                "W = 1.03 × ttl, as both clocks may err. Here: 1.02 × ttl, which looks like enough."
+            }
             Self::ClockStopsInSleep => {
                 "A holder counts by CLOCK_BOOTTIME. Here: by a clock that stands still while its host sleeps."
             }
             Self::AnswerToTheNewest => {
                 "A lease counts from the very request that was answered. Here: from the newest that was sent."
             }
-            Self::CountedFromReceipt => "A lease counts from before its request was sent. Here: from the receipt of the answer.",
-            Self::RecordedAfterSending => "Check, record, send are one step. Here: the record is made after the sending.",
-            Self::NoSeal => "A promotion by lease is proposed under a seal. Here: the wait is checked, and renewals go on.",
+            Self::CountedFromReceipt => {
+                "A lease counts from before its request was sent. Here: from the receipt of the answer."
+            }
+            Self::RecordedAfterSending => {
+                "Check, record, send are one step. Here: the record is made after the sending."
+            }
+            Self::NoSeal => {
+                "A promotion by lease is proposed under a seal. Here: the wait is checked, and renewals go on."
+            }
             Self::SealAtAppend => {
                 "The seal closes in the step that checks the wait. Here: it closes when the promotion is appended."
             }
@@ -143,7 +151,9 @@ impl Mutant {
             Self::PendingPassesSeal => {
                 "Under a seal nothing is granted, pending renewals included. Here: what was confirmed before goes out."
             }
-            Self::SessionNotChecked => "A grant is for the current session. Here: for whoever heartbeats under the name.",
+            Self::SessionNotChecked => {
+                "A grant is for the current session. Here: for whoever heartbeats under the name."
+            }
             Self::GrantBeforeOwnEntry => {
                 "Grants are made from a state in which the first entry of the leader's own term is applied. Here: from any."
             }
@@ -151,7 +161,9 @@ impl Mutant {
                 "A new session inherits nothing, and the old one's lease stays owed. Here: it takes over the tenure."
             }
             Self::DeletionForgetsDebt => "A deleted service leaves its lease owed. Here: what is deleted is forgotten.",
-            Self::LengthChangesInTenure => "The length is copied when the token is minted. Here: the spec's counts at once.",
+            Self::LengthChangesInTenure => {
+                "The length is copied when the token is minted. Here: the spec's counts at once."
+            }
             Self::ReleaseWithoutToken => "A release matches session and token. Here: the session is enough.",
             Self::AnswerAfterRelease => {
                 "After releasing a token a process ignores answers that name it or a lower one. Here: it hears them."
@@ -175,9 +187,7 @@ impl Mutant {
     pub(crate) fn case(self) -> (&'static Config, &'static [Kind]) {
         const TWO: &[Kind] = &[Kind::OneHolder];
         match self {
-            Self::NoReadIndex | Self::RoundBeforeReceipt => {
-                (&TWO_PROMPT, &[Kind::OneHolder, Kind::DeposedExtendsNone])
-            }
+            Self::NoReadIndex | Self::RoundBeforeReceipt => (&TWO_PROMPT, &[Kind::OneHolder, Kind::DeposedExtendsNone]),
             Self::NoWaitOfNewLeader | Self::WaitFromCandidacy | Self::GrantBeforeOwnEntry => (&TWO_PROMPT, TWO),
             Self::TableKept | Self::TableKeyedByFlag => (&RE_ELECTION, TWO),
             Self::MarginForOneClock

@@ -124,8 +124,7 @@ fn by_lease(world: &World, least: Term) -> bool {
 }
 
 fn release_is_quicker(world: &World) -> bool {
-    promotions_in_force(world)
-        .any(|(_, what)| matches!(what, What::Promote { proof: Proof::Vacant, early: true, .. }))
+    promotions_in_force(world).any(|(_, what)| matches!(what, What::Promote { proof: Proof::Vacant, early: true, .. }))
 }
 
 fn leads_again(world: &World) -> bool {

@@ -238,7 +238,7 @@ pub(crate) struct Answer {
 /// What a process knows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Holder {
-    /// The token under which it acts, or acted last.
+    /// The token under which it acts. 0: it does not act.
     pub(crate) token: Token,
     /// What is left of its lease by its own clock: it acts at 0 for the last time.
     pub(crate) left: Option<Ticks>,

@@ -99,7 +99,9 @@ fn words(model: &LeaseModel, before: &World, action: Action, after: &World) -> S
     let deposed = |at: NodeAt| if term(at) < before.elected { ", which was deposed and does not know," } else { "" };
     match action {
         Action::Tick => String::new(),
-        Action::TickAsleep(of) => format!("(a tick in which {}'s host sleeps, and its clock stands still)", process(of)),
+        Action::TickAsleep(of) => {
+            format!("(a tick in which {}'s host sleeps, and its clock stands still)", process(of))
+        }
         Action::Beat(of) => format!("{} sends a heartbeat.", process(of)),
         Action::Confirm(leader, by, of) => format!(
             "{}{} receives the heartbeat of {} ({}) and begins a read-index round; {} confirms term {}.",
@@ -155,7 +157,12 @@ fn elect(model: &LeaseModel, before: &World, (at, voter, term): (NodeAt, NodeAt,
         Some(table) if table.term < term => format!(" It still has its table of term {}.", table.term),
         Some(_) | None => String::new(),
     };
-    format!("{stands}{} votes for it, a majority: {} leads.{kept}{}", node(voter), node(at), unaware.unwrap_or_default())
+    format!(
+        "{stands}{} votes for it, a majority: {} leads.{kept}{}",
+        node(voter),
+        node(at),
+        unaware.unwrap_or_default()
+    )
 }
 
 fn grant(model: &LeaseModel, before: &World, (leader, of): (NodeAt, Process), after: &World) -> String {
@@ -221,9 +228,9 @@ fn commit(model: &LeaseModel, before: &World, leader: NodeAt, after: &World) -> 
     let from = usize::from(before.nodes[leader].applied);
     let to = after.nodes[leader].applied;
     let service = model.applied(&after.nodes[leader]);
-    let promoted = after.nodes[leader].log.prefix(to)[from..].iter().any(|entry| {
-        matches!(entry.what, What::Promote { proof: Proof::Lease | Proof::Vacant | Proof::TimedOut, .. })
-    });
+    let promoted = after.nodes[leader].log.prefix(to)[from..]
+        .iter()
+        .any(|entry| matches!(entry.what, What::Promote { proof: Proof::Lease | Proof::Vacant | Proof::TimedOut, .. }));
     let actives: Vec<_> = Instance::ALL
         .into_iter()
         .filter_map(|of| service.active[of.at()].map(|t| format!("{} is active under token {}", instance(of), t.token)))
