@@ -242,12 +242,10 @@ pub(crate) static DEBT: Config = Config {
 /// Debt, and more of it.
 pub(crate) static DEBT_MORE: Config = Config {
     name: "debt-more",
-    about: "the same with releases, re-registration, two promotions",
+    about: "the same with releases, from the one who owes too; two promotions",
     longest_log: 5,
     promotions: 2,
     releases: true,
-    registers: true,
-    processes: &[A, B, A2],
     ..DEBT
 };
 
@@ -293,18 +291,16 @@ pub(crate) static RACES: Config = Config {
 /// All of it, in a short log.
 pub(crate) static ALL_AT_ONCE: Config = Config {
     name: "all-at-once",
-    about: "releases, re-registration, deletion, a shorter lease, refusals; two leaders; a log of four",
+    about: "releases, re-registration, deletion, a shorter lease under two leaders; a log of three, one promotion",
     campaigns: &[(2, N2)],
     followers: ANYONE,
-    longest_log: 4,
-    promotions: 2,
+    longest_log: 3,
     processes: &[A, B, A2],
     delay: false,
     releases: true,
     registers: true,
     deletes: true,
     shortens: true,
-    refusals: true,
     expects: &[Kind::ByLease, Kind::ReleaseIsQuicker, Kind::AfterElection],
     ..PLAIN
 };

@@ -170,7 +170,8 @@ impl LeaseModel {
         let before = self.foreseen(node);
         let changes = Service::of(self.config, self.mutant, log.entries()) != before;
         let is_promotion = matches!(what, What::Promote { .. });
-        if !changes && !(is_promotion && self.config.refusals) {
+        let is_wanted = changes || is_promotion && self.config.refusals;
+        if !is_wanted {
             return false;
         }
         let promotions = log.entries().iter().filter(|entry| matches!(entry.what, What::Promote { .. })).count();

@@ -35,10 +35,11 @@ pub(crate) enum Mutant {
     TimeoutIsAProof,
     PromotionWithoutCompare,
     TokenCountedPerService,
+    VoteForAnyLog,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::NoReadIndex,
         Self::RoundBeforeReceipt,
         Self::NoWaitOfNewLeader,
@@ -66,6 +67,7 @@ impl Mutant {
         Self::TimeoutIsAProof,
         Self::PromotionWithoutCompare,
         Self::TokenCountedPerService,
+        Self::VoteForAnyLog,
     ];
 
     /// The name of its transcript.
@@ -98,6 +100,7 @@ impl Mutant {
             Self::TimeoutIsAProof => "activation-time-out-as-proof",
             Self::PromotionWithoutCompare => "promotion-without-compare-and-set",
             Self::TokenCountedPerService => "token-counted-per-service",
+            Self::VoteForAnyLog => "vote-for-any-log",
         }
     }
 
@@ -180,6 +183,7 @@ impl Mutant {
             Self::TokenCountedPerService => {
                 "A token comes from the log's index. Here: each service counts its own promotions, anew after it was deleted."
             }
+            Self::VoteForAnyLog => "Raft's: a node votes for logs as long as its own. Here: for any log.",
         }
     }
 
@@ -207,6 +211,7 @@ impl Mutant {
             Self::TimeoutIsAProof => (&THERE_AND_BACK, TWO),
             Self::PromotionWithoutCompare => (&RACES, &[Kind::OneHolder, Kind::OneActive]),
             Self::TokenCountedPerService => (&DEBT, &[Kind::TokensRise]),
+            Self::VoteForAnyLog => (&RE_ELECTION, &[Kind::LogsAgree]),
         }
     }
 }

@@ -93,7 +93,7 @@ impl LeaseModel {
         if world.nodes[node].role != Role::Candidate
             || world.nodes[node].term != term
             || world.nodes[voter].term >= term
-            || !up_to_date
+            || !(up_to_date || self.is(Mutant::VoteForAnyLog))
             || mine.len() >= self.config.longest_log
         {
             return false;
