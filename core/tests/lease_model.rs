@@ -1,7 +1,7 @@
-//! The lease rule, model-checked: leases, seals, proofs and promotions under three nodes that elect leaders, two instances, a network
-//! that loses, delays and repeats, processes that pause between any two steps, and clocks that err by 1 %. Not the real code: the
-//! protocol, small enough to be explored to its last state. docs/decisions/0004-the-lease-rule-is-model-checked.md says what
-//! it abstracts.
+//! The lease rule, model-checked: leases, seals, proofs and promotions under three nodes that elect leaders, two
+//! instances, a network that loses, delays and repeats, processes that pause between any two steps, and clocks that err
+//! by 1 %. Not the real code: the protocol, small enough to be explored to its last state.
+//! docs/decisions/0004-the-lease-rule-is-model-checked.md says what it abstracts.
 //!
 //! ```text
 //! cargo test -p baton-core --test lease_model                                        the quick part
@@ -10,7 +10,8 @@
 //! BATON_MODEL_ONLY=name ...                                                          one configuration or mutant
 //! ```
 //!
-//! core/tests/lease_model/traces holds, for every clause of the rule, the shortest story in which leaving it out gives two holders.
+//! core/tests/lease_model/traces holds, for every clause of the rule, the shortest story in which leaving it out gives
+//! two holders.
 #![allow(clippy::disallowed_methods, reason = "a test reads its environment and its transcripts, and times itself")]
 
 mod lease_model {

@@ -1,15 +1,16 @@
-//! Time, as the model sees it: how long a lease and a wait can last in true time, and their place on a small lattice. Only the
-//! arithmetic of clocks may enter.
+//! Time, as the model sees it: how long a lease and a wait can last in true time, and their place on a small lattice.
+//! Only the arithmetic of clocks may enter.
 //!
-//! A holder's timers are upper bounds (it must have stopped) and a leader's timers are lower bounds (it must have waited), so
-//! the worst case is one case: every holder's clock slow by 1 %, every leader's fast by 1 %. All other rates are covered, since
-//! any process may be late at any time. A lease of `ttl` then lasts ttl / 0.99, a wait of W takes W / 1.01.
+//! A holder's timers are upper bounds (it must have stopped) and a leader's timers are lower bounds (it must have
+//! waited), so the worst case is one case: every holder's clock slow by 1 %, every leader's fast by 1 %. All other
+//! rates are covered, since any process may be late at any time. A lease of `ttl` then lasts ttl / 0.99, a wait of W
+//! takes W / 1.01.
 //!
-//! All comparisons of the rule are closed (≤, ≥), and a system of closed constraints reaches with whole ticks what it reaches in
-//! dense time (Henzinger, Manna, Pnueli: What good are digital clocks?, 1992), given the same comparisons between the lengths. A
-//! state in which two hold involves the upper bounds of their two leases and the one of a lease that was released on the way, and
-//! two full waits at most. So the lattice must agree with true time on k × lease ≥ m × wait for k ≤ 3, m ≤ 2, which a
-//! test below checks.
+//! All comparisons of the rule are closed (≤, ≥), and a system of closed constraints reaches with whole ticks what it
+//! reaches in dense time (Henzinger, Manna, Pnueli: What good are digital clocks?, 1992), given the same comparisons
+//! between the lengths. A state in which two hold involves the upper bounds of their two leases and the one of a lease
+//! that was released on the way, and two full waits at most. So the lattice must agree with true time on k × lease ≥ m
+//! × wait for k ≤ 3, m ≤ 2, which a test below checks.
 
 /// A length or an age, in ticks.
 pub(crate) type Ticks = u8;
@@ -45,8 +46,9 @@ impl Ttl {
         }
     }
 
-    /// How soon a leader that waits `percent` of this length can be done, on the fastest clock that is allowed: one tick after
-    /// the last moment of a lease where the margin covers both clocks, at that very moment where it does not.
+    /// How soon a leader that waits `percent` of this length can be done, on the fastest clock that is allowed: one
+    /// tick after the last moment of a lease where the margin covers both clocks, at that very moment where it does
+    /// not.
     pub(crate) const fn wait(self, percent: u64) -> Ticks {
         if percent * FAST > 100 * SLOW { self.lease() + 1 } else { self.lease() }
     }

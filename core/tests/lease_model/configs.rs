@@ -1,5 +1,5 @@
-//! The bounded configurations. Each bounds what can happen, never when: heartbeats, ticks and pauses are unlimited in all of them,
-//! and each is explored to its last state.
+//! The bounded configurations. Each bounds what can happen, never when: heartbeats, ticks and pauses are unlimited in
+//! all of them, and each is explored to its last state.
 
 use super::properties::Kind;
 use super::state::{NodeAt, Process, Term};
@@ -21,8 +21,8 @@ pub(crate) struct Config {
     pub(crate) start: Start,
     /// Who may run for which term.
     pub(crate) campaigns: &'static [(Term, NodeAt)],
-    /// Who answers a leader and takes its log. Without elections one follower stands for either: the other one's word adds
-    /// nothing to a majority that is there.
+    /// Who answers a leader and takes its log. Without elections one follower stands for either: the other one's word
+    /// adds nothing to a majority that is there.
     pub(crate) followers: &'static [NodeAt],
     /// The longest log, first entries of terms included.
     pub(crate) longest_log: usize,
@@ -30,9 +30,9 @@ pub(crate) struct Config {
     pub(crate) promotions: usize,
     /// Who sends heartbeats.
     pub(crate) processes: &'static [Process],
-    /// Whether heartbeats and answers may be under way for longer than an instant. Where not, they may still be lost and
-    /// repeated, and all processes still pause: a heartbeat is sent when it is received, and where nobody releases, an answer
-    /// is heard when it is sent, since hearing it later could only make its holder act for less time.
+    /// Whether heartbeats and answers may be under way for longer than an instant. Where not, they may still be lost
+    /// and repeated, and all processes still pause: a heartbeat is sent when it is received, and where nobody releases,
+    /// an answer is heard when it is sent, since hearing it later could only make its holder act for less time.
     pub(crate) delay: bool,
     pub(crate) releases: bool,
     pub(crate) registers: bool,
@@ -143,6 +143,10 @@ pub(crate) static THREE_LEADERS: Config = Config {
     quick: false,
     ..RE_ELECTION
 };
+
+/// Three leaders, with delay.
+pub(crate) static THREE_LEADERS_DELAY: Config =
+    Config { name: "three-leaders-delay", about: "the same, with delay", delay: true, ..THREE_LEADERS };
 
 /// Re-election with delay.
 pub(crate) static RE_ELECTION_DELAY: Config = Config {
@@ -306,7 +310,7 @@ pub(crate) static ALL_AT_ONCE: Config = Config {
 };
 
 /// All that are explored.
-pub(crate) static FULL: [&Config; 22] = [
+pub(crate) static FULL: [&Config; 23] = [
     &ONE_LEADER,
     &ONE_LEADER_MORE,
     &TWO_PROMPT,
@@ -316,6 +320,7 @@ pub(crate) static FULL: [&Config; 22] = [
     &RE_ELECTION,
     &RE_ELECTION_DELAY,
     &THREE_LEADERS,
+    &THREE_LEADERS_DELAY,
     &RELEASE,
     &RELEASE_MORE,
     &RELEASE_TWO_LEADERS,

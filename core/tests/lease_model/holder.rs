@@ -1,12 +1,13 @@
-//! What a process does: it sends heartbeats, hears answers, acts while its lease runs, and may stop and say so. Nothing else.
+//! What a process does: it sends heartbeats, hears answers, acts while its lease runs, and may stop and say so. Nothing
+//! else.
 
 use super::clock::{LONGEST_LEASE, Ticks};
 use super::model::{LeaseModel, Mutant};
 use super::state::{Beat, NODES, Node, Process, Token, What, World};
 
 impl LeaseModel {
-    /// Whether the process runs. The one that registers a second time does when a majority has its registration, a little sooner
-    /// than anybody tells it its session.
+    /// Whether the process runs. The one that registers a second time does when a majority has its registration, a
+    /// little sooner than anybody tells it its session.
     pub(crate) fn runs(&self, world: &World, process: Process) -> bool {
         let has = |node: &&Node| node.log.entries().iter().any(|entry| entry.what == What::Register);
         self.config.processes.contains(&process)

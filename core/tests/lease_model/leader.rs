@@ -1,5 +1,5 @@
-//! What a leader does by the lease rule: read index, grant, seal, promotion. A deposed leader that does not know it does all of
-//! this too.
+//! What a leader does by the lease rule: read index, grant, seal, promotion. A deposed leader that does not know it
+//! does all of this too.
 
 use super::clock::Ticks;
 use super::model::{LeaseModel, Mutant, Proposal};
@@ -26,8 +26,8 @@ impl LeaseModel {
         }
     }
 
-    /// Receives, begins a round, hears a majority. Nothing between the receipt and the round can be told from a later receipt,
-    /// so they are one step; the answer to the round may be acted on at any later time.
+    /// Receives, begins a round, hears a majority. Nothing between the receipt and the round can be told from a later
+    /// receipt, so they are one step; the answer to the round may be acted on at any later time.
     pub(crate) fn confirm(&self, world: &mut World, leader: NodeAt, by: NodeAt, process: Process) -> bool {
         let Some(beat) = self.received(world, process) else { return false };
         if !self.heeds(world, leader, by) {
@@ -158,8 +158,9 @@ impl LeaseModel {
         true
     }
 
-    /// Appends what is proposed, if the leader has reason to, and if it would change anything: what an entry does is settled by
-    /// those before it, so one that would be refused can be left out, unless the configuration wants to see refusals.
+    /// Appends what is proposed, if the leader has reason to, and if it would change anything: what an entry does is
+    /// settled by those before it, so one that would be refused can be left out, unless the configuration wants to see
+    /// refusals.
     pub(crate) fn append(&self, world: &mut World, leader: NodeAt, proposal: Proposal) -> bool {
         let node = &world.nodes[leader];
         let can = node.log.len() < self.config.longest_log && (node.term >= world.elected || !self.is_last(world));

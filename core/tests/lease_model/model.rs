@@ -1,5 +1,5 @@
-//! The model as stateright sees it: where it begins, what can happen, what must hold. What an action does is said in the rooms of
-//! the actors (`raft`, `leader`, `holder`); which model is explored is said in `configs` and `mutants`.
+//! The model as stateright sees it: where it begins, what can happen, what must hold. What an action does is said in
+//! the rooms of the actors (`raft`, `leader`, `holder`); which model is explored is said in `configs` and `mutants`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,8 @@ use super::state::{
 pub(crate) use super::configs::{Config, Start};
 pub(crate) use super::mutants::Mutant;
 
-/// One step of one actor, or of time. Between any two of them any process may pause: whoever takes no step while time passes was
-/// stopped, scheduled late, or asleep.
+/// One step of one actor, or of time. Between any two of them any process may pause: whoever takes no step while time
+/// passes was stopped, scheduled late, or asleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// A tick of true time.
@@ -50,8 +50,8 @@ pub(crate) enum Action {
     Replicate(NodeAt, NodeAt),
     /// A leader learns that a majority has its log, and applies it.
     Commit(NodeAt),
-    /// A node becomes a candidate of the term. A step of its own only where a mutant counts from it: for the others, what others
-    /// do in between they might as well do before it.
+    /// A node becomes a candidate of the term. A step of its own only where a mutant counts from it: for the others,
+    /// what others do in between they might as well do before it.
     Campaign(NodeAt, Term),
     /// A candidate of the term receives the vote that makes a majority.
     Elect(NodeAt, NodeAt, Term),
@@ -78,8 +78,8 @@ pub(crate) struct LeaseModel {
     pub(crate) mutant: Option<Mutant>,
     /// The properties that are watched.
     watched: BTreeSet<Kind>,
-    /// Whether a property's first state was reported. The checker would go on and replace it by a later one; the first in the
-    /// order of a breadth-first search is the shortest.
+    /// Whether a property's first state was reported. The checker would go on and replace it by a later one; the first
+    /// in the order of a breadth-first search is the shortest.
     reported: [AtomicBool; ALL.len()],
 }
 
@@ -150,7 +150,7 @@ impl LeaseModel {
             let holder = &mut world.holders[at];
             holder.left = holder.left.and_then(|left| left.checked_sub(1));
             if holder.left.is_none() {
-                // It might still release, but what it says may take as long as it likes: it might have said so a moment before.
+                // It might still release; but its word may take as long as it likes, so it might have said it before.
                 holder.token = 0;
             }
             if self.is(Mutant::AnswerToTheNewest) {
@@ -296,8 +296,8 @@ impl LeaseModel {
             .any(|entry| matches!(entry.what, What::Promote { proof: Proof::Lease, seen, .. } if seen == token))
     }
 
-    /// Whether this leader can no longer get a promotion into a log that counts: its bounds are used up, or it was deposed and
-    /// nobody is elected any more.
+    /// Whether this leader can no longer get a promotion into a log that counts: its bounds are used up, or it was
+    /// deposed and nobody is elected any more.
     pub(crate) fn is_spent(&self, world: &World, node: &Node) -> bool {
         let is_promotion = |what: What| matches!(what, What::Promote { .. });
         let promotions = node.log.entries().iter().filter(|entry| is_promotion(entry.what)).count();

@@ -1,9 +1,9 @@
-//! Raft, as far as the rule rests on it: terms, votes, logs that are copied whole, entries of an old leader that may or may not
-//! be committed, a leader that does not know it was deposed.
+//! Raft, as far as the rule rests on it: terms, votes, logs that are copied whole, entries of an old leader that may or
+//! may not be committed, a leader that does not know it was deposed.
 //!
-//! What is simplified, and why nothing is lost by it: a term has one candidate at most (one leader a term is Raft's own promise);
-//! a node's answer is part of the step that it answers, and the leader may act on it as late as it likes; a log is copied as a
-//! whole, so that what was copied before an entry was appended stands for a copy of a part.
+//! What is simplified, and why nothing is lost by it: a term has one candidate at most (one leader a term is Raft's own
+//! promise); a node's answer is part of the step that it answers, and the leader may act on it as late as it likes; a
+//! log is copied as a whole, so that what was copied before an entry was appended stands for a copy of a part.
 
 use super::clock::Ticks;
 use super::model::{LeaseModel, Mutant};

@@ -1,5 +1,5 @@
-//! The replicated state: what a prefix of the log says. A pure function of the entries, as `apply` is; it reads no clock and no
-//! table.
+//! The replicated state: what a prefix of the log says. A pure function of the entries, as `apply` is; it reads no
+//! clock and no table.
 
 use super::clock::Ttl;
 use super::model::{Config, Mutant, Start};

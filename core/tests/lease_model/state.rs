@@ -1,5 +1,5 @@
-//! What the world looks like at one moment: three nodes, two instances in up to three processes, the messages between them. Plain
-//! data; who may change it, and how, is said in the rooms of the actors.
+//! What the world looks like at one moment: three nodes, two instances in up to three processes, the messages between
+//! them. Plain data; who may change it, and how, is said in the rooms of the actors.
 
 use super::clock::{Ticks, Ttl};
 
@@ -9,8 +9,8 @@ pub(crate) const NODES: usize = 3;
 /// The most entries a log can hold: configurations set lower bounds of their own.
 pub(crate) const LOG_ROOM: usize = 8;
 
-/// The token under which "a" holds the service where a configuration begins with a holder. The entry at position k of the log
-/// mints `BASE_TOKEN + 1 + k`.
+/// The token under which "a" holds the service where a configuration begins with a holder. The entry at position k of
+/// the log mints `BASE_TOKEN + 1 + k`.
 pub(crate) const BASE_TOKEN: Token = 1;
 
 /// A fencing token. 0: none.
@@ -84,8 +84,8 @@ pub(crate) enum Proof {
 pub(crate) enum What {
     /// A leader's first entry.
     First,
-    /// `seen` is the token that it replaces, 0 for none. `early`: its leader had not been in office for W when it proposed
-    /// this, so no promotion by `lease` could have been proposed instead. `early` decides nothing.
+    /// `seen` is the token that it replaces, 0 for none. `early`: its leader had not been in office for W when it
+    /// proposed this, so no promotion by `lease` could have been proposed instead. `early` decides nothing.
     Promote { to: Instance, proof: Proof, seen: Token, early: bool },
     /// The holder said that it stopped.
     Release { by: Process, token: Token },
@@ -252,12 +252,13 @@ pub(crate) struct Holder {
 pub(crate) struct World {
     pub(crate) nodes: [Node; NODES],
     pub(crate) holders: [Holder; 3],
-    /// The newest heartbeat of each process that is in the network. An older one that was not received yet could do nothing
-    /// that this one cannot: it would be received no earlier, and give a shorter lease.
+    /// The newest heartbeat of each process that is in the network. An older one that was not received yet could do
+    /// nothing that this one cannot: it would be received no earlier, and give a shorter lease.
     pub(crate) beats: [Option<Beat>; 3],
     /// Of several answers to one process that name one token, the one with the longest lease stands for all.
     pub(crate) answers: Vec<Answer>,
-    /// The tokens that each process said it released, one bit each. They stay: a release may arrive at any time, twice, or never.
+    /// The tokens that each process said it released, one bit each. They stay: a release may arrive at any time, twice,
+    /// or never.
     pub(crate) releases: [u8; 3],
     /// The highest term that a majority has elected. Nobody reads this but properties.
     pub(crate) elected: Term,
