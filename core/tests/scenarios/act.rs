@@ -75,7 +75,7 @@ impl Story {
             }
             Directive::Node(node, fate) => self.fate(*node, fate),
             Directive::Calls(id, generation, told) => {
-                let instance = self.instance(id)?;
+                self.instance(id)?;
                 self.told(id, told, *generation)
             }
             Directive::FromNowCalls(id, calls) => {
