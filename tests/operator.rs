@@ -58,6 +58,7 @@ fn an_operators_word_at_a_follower_is_told_to_everybody_with_its_reason() {
         );
         assert!(now["admin"].get("ends_in_ms").is_none() && now["admin"].get("ends").is_none(), "{now:#}");
         assert_eq!((&now["breaker"]["state"], &now["recovery"]), (&json!("closed"), &Value::Null), "{now:#}");
+        assert!(now["failure_counts"]["probes"]["success"].as_u64() > Some(0), "counted, as everywhere: {now:#}");
         let event = told.change_where(SOON, "instance.admin_changed", |event| event["instance"] == "b").await.data;
         assert_eq!(
             (&event["from"], &event["to"], &event["actor"]),
@@ -213,6 +214,17 @@ fn the_commands_of_an_operator_say_what_they_did() {
         let undone = run(&["drain", "db", "b", "--reason", "done", "--undo", "-o", "json"]).await;
         let instance: Value = serde_json::from_str(&undone.stdout).unwrap_or_else(|e| panic!("{e}: {}", undone.stdout));
         assert_eq!(instance["admin"]["state"], "enabled");
+
+        // The active stays active, and nobody is sent to it: that is said at once, beside the answer.
+        let active = run(&["drain", "db", "a", "--reason", "kernel update", "-o", "json"]).await;
+        assert_eq!(active.code, Some(0), "{}", active.stderr);
+        assert!(serde_json::from_str::<Value>(&active.stdout).is_ok(), "{}", active.stdout);
+        assert!(active.stderr.contains("get nobody now") && active.stderr.contains("switchover"), "{}", active.stderr);
+        let nobody = cluster.api(1).post("/v1/services/db/pick", &json!({})).await.problem(503).code("no_instance");
+        let detail = nobody.json["detail"].as_str().expect("a detail");
+        assert!(detail.ends_with("draining; POST /v1/services/db/switchover moves the service to another"), "{detail}");
+        let undone = run(&["drain", "db", "a", "--reason", "done", "--undo"]).await;
+        assert!(undone.code == Some(0) && undone.stderr.is_empty(), "{}", undone.stderr);
 
         let reset = run(&["reset", "db", "b", "--reason", "the switch was repaired"]).await;
         assert_eq!(reset.code, Some(0), "{}", reset.stderr);

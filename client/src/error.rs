@@ -70,7 +70,9 @@ impl ClientError {
 
 fn describe(problem: &Problem) -> String {
     let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
-    for error in &problem.errors {
+    // The detail of a single error is that error.
+    let known = text.clone();
+    for error in problem.errors.iter().filter(|error| error.to_string() != known) {
         text.push_str(&format!("\n  {}: {}", error.path, error.message));
     }
     format!("{text} [{} {}]", problem.status, problem.code)
@@ -122,6 +124,19 @@ mod tests {
             error.to_string(),
             "2 things are wrong\n  checks[0].interval: not a duration\n  $: too long [422 invalid_input]"
         );
+    }
+
+    #[test]
+    fn the_only_error_is_told_once() {
+        let only = FieldError { path: "for".to_owned(), message: "is missing: write \"30m\"".to_owned() };
+        let error = ClientError::Problem(Box::new(Problem {
+            status: 400,
+            code: "invalid_input".to_owned(),
+            detail: only.to_string(),
+            errors: vec![only],
+            ..Problem::default()
+        }));
+        assert_eq!(error.to_string(), "for: is missing: write \"30m\" [400 invalid_input]");
     }
 
     #[test]

@@ -271,6 +271,9 @@ pub struct InstanceAdmin {
     /// For how long; `None`: until somebody says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lasts: Option<Millis>,
+    /// That end as whoever asked wrote it, where it was written as a time of day. A label: it is told, and decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<WallTime>,
     /// Who says so.
     pub actor: String,
 }

@@ -49,6 +49,12 @@ impl Recovery {
         }
     }
 
+    /// `1 failure in a row`, `3 failures in a row`.
+    pub fn failures_told(&self) -> String {
+        let failures = self.failures;
+        format!("{failures} {} in a row", if failures == 1 { "failure" } else { "failures" })
+    }
+
     /// How long it must have been well before it is taken back.
     pub fn delay(&self, policy: &RecoveryPolicy) -> Millis {
         match policy.strategy {

@@ -7,6 +7,7 @@ use crate::breaker::BreakerState;
 use crate::id::InstanceId;
 use crate::policy::{AutoWord, Liveness, ProofKind, ProofPolicy};
 use crate::probe::Health;
+use crate::recovery::Recovery;
 use crate::state::{AdminState, Instance, Service};
 use crate::time::{ClusterTime, Millis};
 use crate::transition::{Fencing, ProofRecord};
@@ -95,21 +96,20 @@ pub fn candidate_rules(
     let tell = |(asked, pass)| {
         let (rule, why) = match asked {
             Asked::Enabled => ("enabled", admin_told(instance)),
-            Asked::Healthy => ("healthy", health_told(service, instance)),
+            Asked::Healthy => ("healthy", health_told(service, instance, now)),
             Asked::BreakerNotOpen => ("breaker_not_open", breaker_told(instance, now)),
             Asked::OutOfCooldown => {
                 let recovery = instance.recovery.as_ref();
                 let left = recovery.and_then(|recovery| recovery.cooling(now)).unwrap_or_default();
                 let left = Millis::secs(left.0.div_ceil(1_000));
-                let failures = recovery.map_or(0, |recovery| recovery.failures);
-                let why = format!(
-                    "it failed {failures} times in a row and cools down for another {left}: POST …/reset ends that"
-                );
+                let failures = recovery.map_or_else(String::new, Recovery::failures_told);
+                let why = format!("after {failures} it cools down for another {left}: POST …/reset ends that");
                 ("out_of_cooldown", why)
             }
             Asked::MinHealthy => {
                 let held = now.since(instance.health_since);
-                ("min_healthy", format!("healthy for {held}, min_healthy is {}", service.spec.failover.min_healthy))
+                let wanted = service.spec.failover.min_healthy;
+                ("min_healthy", format!("healthy for {}, min_healthy is {wanted}", held.told()))
             }
             Asked::NotLeaving => ("not_leaving", "it is the instance that this move leaves".to_owned()),
         };
@@ -137,26 +137,31 @@ fn breaker_told(instance: &Instance, now: ClusterTime) -> String {
         BreakerState::HalfOpen => "its breaker is half open: trial calls show how it is".to_owned(),
         BreakerState::Open => {
             let numbers = breaker.numbers.as_ref();
-            let failed = numbers
-                .map_or_else(String::new, |numbers| format!("{} of {} calls failed; ", numbers.failures, numbers.calls));
+            let failed = numbers.map_or_else(String::new, |numbers| {
+                format!("{} of {} calls failed; ", numbers.failures, numbers.calls)
+            });
             let left = breaker.open_until().unwrap_or(now).since(now);
             format!("its breaker is open: {failed}half open in {}", Millis::secs(left.0.div_ceil(1_000)))
         }
     }
 }
 
-fn health_told(service: &Service, instance: &Instance) -> String {
+fn health_told(service: &Service, instance: &Instance, now: ClusterTime) -> String {
     match instance.health {
         Health::Healthy => "the observers agree that it is healthy".to_owned(),
         Health::Unknown => "nobody who looks has anything to say of it: its health is unknown".to_owned(),
         Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
         Health::Unhealthy => match instance.recovery.as_ref().filter(|recovery| recovery.good_since.is_some()) {
-            Some(recovery) => format!(
-                "it was unhealthy, is well again and held back for {} (recovery \"{}\", {} failures in a row)",
-                recovery.delay(&service.spec.recovery),
-                service.spec.recovery.strategy,
-                recovery.failures
-            ),
+            Some(recovery) => {
+                let policy = &service.spec.recovery;
+                let left = recovery.due(policy).unwrap_or(now).since(now);
+                format!(
+                    "it was unhealthy, is well again and held back for another {} (recovery \"{}\", {})",
+                    left.told(),
+                    policy.strategy,
+                    recovery.failures_told()
+                )
+            }
             None => format!("it is unhealthy: {}", instance.doubts()),
         },
         Health::Isolated => "it is isolated by an operator".to_owned(),

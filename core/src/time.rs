@@ -17,6 +17,9 @@ pub struct Millis(pub u64);
 /// from overflow.
 pub const LONGEST: Millis = Millis(10 * 365 * 24 * 3_600_000);
 
+/// The longest length that is told to the millisecond.
+const TOLD_TO_THE_MS: Millis = Millis(10_000);
+
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl Millis {
@@ -41,6 +44,15 @@ impl Millis {
             grown = next;
         }
         grown.min(max)
+    }
+
+    /// The length as a sentence tells it: beyond [`TOLD_TO_THE_MS`] in whole seconds, since nobody reads milliseconds
+    /// there. Not for what is parsed again: that is what `Display` is for.
+    pub fn told(self) -> String {
+        if self <= TOLD_TO_THE_MS {
+            return self.to_string();
+        }
+        Self::secs(self.0 / 1_000 + u64::from(self.0 % 1_000 >= 500)).to_string()
     }
 
     /// The same length for the standard library.
@@ -178,6 +190,22 @@ mod tests {
         }
         assert_eq!("0ms".parse(), Ok(Millis(0)));
         assert_eq!("1000ms".parse::<Millis>().map(|d| d.to_string()), Ok("1s".to_owned()));
+    }
+
+    #[test]
+    fn long_lengths_are_told_without_their_milliseconds() {
+        for (ms, told) in [
+            (0, "0s"),
+            (87, "87ms"),
+            (4_400, "4400ms"),
+            (10_000, "10s"),
+            (10_001, "10s"),
+            (26_376, "26s"),
+            (26_500, "27s"),
+        ] {
+            assert_eq!(Millis(ms).told(), told);
+        }
+        assert_eq!((Millis(290_400).told(), Millis(299_900).told()), ("290s".to_owned(), "5m".to_owned()));
     }
 
     #[test]

@@ -36,7 +36,10 @@ fn it_opens_waits_lets_trial_calls_through_and_closes_again() {
         .map(|event| (event.to.clone().flatten().unwrap_or_default(), event.reason.clone()))
         .collect();
     let expected = [
-        ("open", "5 of 8 calls failed, 5 in a row, the last one server_error: open for 30s (trip 1 in a row)"),
+        (
+            "open",
+            "5 of 8 calls failed, 5 in a row, the last one server_error; 5 in a row are enough: open for 30s (first trip)",
+        ),
         ("half_open", "it was open for 30s: trial calls may show how it is"),
         ("closed", "3 trial calls in a row went well"),
     ];
@@ -203,4 +206,35 @@ fn nothing_is_due_before_its_time_whoever_says_so() {
     world.wait(Millis(1));
     world.must(due());
     assert_eq!(world.breaker("b").state, HalfOpen);
+}
+
+#[test]
+fn the_event_names_the_rule_that_was_met() {
+    let told = |world: &World| world.last_of(EventKind::InstanceBreakerChanged).reason.clone();
+    let mut world = World::orders();
+    world.trip("b", 1, 4).expect("it opens");
+    assert_eq!(
+        told(&world),
+        "4 of 7 calls failed, 4 in a row, the last one server_error: open for 30s (first trip)",
+        "neither rule of the policy is met, and none is named"
+    );
+    world.trip("c", 1, 7).expect("it opens");
+    assert_eq!(
+        told(&world),
+        "7 of 10 calls failed, 7 in a row, the last one server_error; 5 in a row are enough, and 50 % of at least 10 calls \
+         are enough: open for 30s (first trip)"
+    );
+    world.pass(Millis::secs(30));
+    world.tried("c", 3, 1, 1).expect("counted");
+    assert_eq!(
+        told(&world),
+        "1 of 2 calls failed, 1 in a row, the last one server_error; one failed trial call is enough: open for 1m (trip 2 \
+         in a row)"
+    );
+    world.put_service("orders", |spec| {
+        spec.breaker.consecutive_failures = 50;
+        spec.breaker.error_rate = 0.125;
+    });
+    world.trip("a", 1, 7).expect("it opens");
+    assert!(told(&world).contains("; 12.5 % of at least 10 calls are enough: open"), "{}", told(&world));
 }

@@ -10,7 +10,7 @@ use baton_core::planner::{Decision, ManualMove, ManualRequest, instances_due, pl
 use baton_core::policy::{Liveness, Mode, RecoveryPolicy, RecoveryStrategy, Spec};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::{AdminState, Source, State};
-use baton_core::time::Millis;
+use baton_core::time::{Millis, WallTime};
 use baton_core::transition::{Transition, TransitionKind};
 use support::acts::{admin, judgement, reset};
 use support::{World, instance, service};
@@ -58,9 +58,16 @@ fn by_gradual_it_is_held_back_longer_each_time_and_then_ramps_up() {
     for (failure, delay) in [(1, 1_000), (2, 2_000), (3, 4_000), (4, 8_000)] {
         world.fall_and_rise("b");
         assert_eq!(world.health("b"), Health::Unhealthy, "well again, and not taken back");
-        assert!(why_not(&world, "b").contains(&format!("held back for {}", Millis(delay))), "{}", why_not(&world, "b"));
+        assert!(
+            why_not(&world, "b").contains(&format!("held back for another {}", Millis(delay).told())),
+            "{}",
+            why_not(&world, "b")
+        );
         world.pass(Millis(delay - 1));
         assert_eq!(world.health("b"), Health::Unhealthy, "failure {failure}, a millisecond early");
+        let row = if failure == 1 { "1 failure in a row".to_owned() } else { format!("{failure} failures in a row") };
+        let left = why_not(&world, "b");
+        assert!(left.contains("held back for another 1ms") && left.contains(&row), "what is left of it: {left}");
         world.pass(Millis(1));
         assert_eq!(world.health("b"), Health::Healthy, "failure {failure}");
         let told = world.last_of(EventKind::InstanceHealthChanged);
@@ -556,4 +563,19 @@ fn one_that_sees_it_well_vetoes_clients_too() {
         world.verdict(node, "orders", "a", Verdict::Unknown).expect("taken");
     }
     assert_eq!(world.health("a"), Health::Unhealthy, "nobody does any more");
+}
+
+#[test]
+fn an_end_that_was_written_as_a_time_of_day_is_told_as_it_was_written() {
+    let mut world = orders(|_| {});
+    let Command::InstanceAdmin(mut wish) = admin("orders", "b", AdminState::Maintenance, Some(Millis::secs(60))) else {
+        panic!("it is an operator's word");
+    };
+    wish.until = Some(WallTime(1_795_190_400_000));
+    world.must(Command::InstanceAdmin(wish));
+    assert_eq!(world.at("orders", "b").admin.until, Some(WallTime(1_795_190_400_000)));
+    let told = world.last_of(EventKind::InstanceAdminChanged);
+    assert!(told.reason.contains("until 2026-11-20T16:00:00.000Z"), "{}", told.reason);
+    world.pass(Millis::secs(60));
+    assert_eq!(world.at("orders", "b").admin.state, AdminState::Enabled, "the length decides, whatever the label says");
 }

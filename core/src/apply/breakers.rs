@@ -74,19 +74,23 @@ impl Entry<'_> {
         cause: Option<Revision>,
     ) {
         let Some(changed) = changed else { return };
-        let Some(instance) = self.state.instance(service, id) else { return };
+        let Some(known) = self.state.service(service) else { return };
+        let Some(instance) = known.instances.get(id) else { return };
         let Breaker { open_for, trips, numbers, .. } = &instance.breaker;
         let reason = match (changed.to, numbers) {
             (BreakerState::Open, Some(numbers)) => {
                 let BreakerNumbers { consecutive_failures, calls, failures, class } = numbers;
                 let class = class.map_or_else(String::new, |class| format!(", the last one {class}"));
+                let rule = rule_met(&known.spec.breaker, changed.from, numbers);
+                let trip = if *trips <= 1 { "first trip".to_owned() } else { format!("trip {trips} in a row") };
                 format!(
-                    "{failures} of {calls} calls failed, {consecutive_failures} in a row{class}: open for {open_for} \
-                     (trip {trips} in a row)"
+                    "{failures} of {calls} calls failed, {consecutive_failures} in a row{class}{rule}: open for \
+                     {open_for} ({trip})"
                 )
             }
             (BreakerState::Open, None) => format!("open for {open_for}"),
             (BreakerState::HalfOpen, _) => format!("it was open for {open_for}: trial calls may show how it is"),
+            (BreakerState::Closed, Some(BreakerNumbers { calls: 1, .. })) => "the one trial call went well".to_owned(),
             (BreakerState::Closed, Some(numbers)) => format!("{} trial calls in a row went well", numbers.calls),
             (BreakerState::Closed, None) => "reset".to_owned(),
         };
@@ -98,4 +102,22 @@ impl Entry<'_> {
                 .cause(cause),
         );
     }
+}
+
+/// The rule by which a breaker opened: `; 5 in a row are enough`. Empty where none of the present policy is met, which
+/// may have been changed since the leader counted.
+fn rule_met(policy: &BreakerPolicy, from: BreakerState, numbers: &BreakerNumbers) -> String {
+    let BreakerNumbers { consecutive_failures, calls, failures, .. } = *numbers;
+    match from {
+        BreakerState::HalfOpen => return "; one failed trial call is enough".to_owned(),
+        BreakerState::Closed | BreakerState::Open => {}
+    }
+    let (row, least) = (policy.consecutive_failures.max(1), policy.min_requests.max(1));
+    let by_row = (consecutive_failures >= u64::from(row)).then(|| format!("{row} in a row are enough"));
+    let by_rate = (calls >= u64::from(least) && failures as f64 / calls as f64 >= policy.error_rate).then(|| {
+        let share = (policy.error_rate * 1_000.0).round() / 10.0;
+        format!("{share} % of at least {least} calls are enough")
+    });
+    let met: Vec<String> = by_row.into_iter().chain(by_rate).collect();
+    if met.is_empty() { String::new() } else { format!("; {}", met.join(", and ")) }
 }

@@ -5,11 +5,11 @@ use crate::command::{Done, InstanceAdmin, InstanceReset, InstancesDue, Refusal, 
 use crate::event::EventKind;
 use crate::id::{InstanceId, ServiceName};
 use crate::state::{Admin, AdminState, Instance, Service};
-use crate::time::WallTime;
+use crate::time::{Millis, WallTime};
 
 impl Entry<'_> {
     pub(super) fn instance_admin(&mut self, wanted: &InstanceAdmin) -> Reply {
-        let InstanceAdmin { service, instance: id, state, reason, lasts, actor } = wanted;
+        let InstanceAdmin { service, instance: id, state, reason, lasts, until, actor } = wanted;
         let known = self.service(service)?;
         let instance = registered(&known, id)?;
         if *state == AdminState::Maintenance && known.is_active(id) {
@@ -25,7 +25,9 @@ impl Entry<'_> {
         let (from, now, wall) = (instance.admin.state, self.now, self.wall);
         // What has an end goes back to enabled; enabled itself has nothing to go back to.
         let lasts = lasts.filter(|_| *state != AdminState::Enabled);
-        let until = lasts.map(|lasts| WallTime(wall.0.saturating_add(i64::try_from(lasts.0).unwrap_or(i64::MAX))));
+        // The wish was a moment on its way: the label is the one that was wished, not one a few milliseconds beside it.
+        let counted = |lasts: Millis| WallTime(wall.0.saturating_add(i64::try_from(lasts.0).unwrap_or(i64::MAX)));
+        let until = lasts.map(|lasts| until.unwrap_or_else(|| counted(lasts)));
         let admin = Admin {
             state: *state,
             reason: reason.clone(),

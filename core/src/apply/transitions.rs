@@ -12,7 +12,10 @@ use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
 use crate::rules::{Asker, not_eligible, proof_that_holds};
 use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
-use crate::transition::{Durations, JudgedEvidence, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus};
+use crate::time::Millis;
+use crate::transition::{
+    Durations, JudgedEvidence, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus,
+};
 
 impl Entry<'_> {
     pub(super) fn transition_start(&mut self, start: &TransitionStart) -> Reply {
@@ -330,7 +333,7 @@ impl Entry<'_> {
         self.emit(
             Draft::new(
                 EventKind::TransitionFinished,
-                format!("{} to \"{}\" done in {total} ms", open.kind, to.instance),
+                format!("{} to \"{}\" done in {}", open.kind, to.instance, Millis(total).told()),
             )
             .service(&before.name)
             .instance(&to.instance)

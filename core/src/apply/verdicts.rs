@@ -228,12 +228,11 @@ fn health_reason(
     let doubts = instance.doubts();
     match health {
         Health::Unhealthy => {
-            let cools = recovery.and_then(|recovery| recovery.cooldown_until.map(|_| recovery.failures)).map_or_else(
-                String::new,
-                |failures| {
-                    format!(" ({failures} failures in a row: cooling down for {})", service.spec.recovery.cooldown)
-                },
-            );
+            let cools = recovery
+                .and_then(|recovery| recovery.cooldown_until.map(|_| recovery.failures_told()))
+                .map_or_else(String::new, |failures| {
+                    format!(" ({failures}: cooling down for {})", service.spec.recovery.cooldown)
+                });
             if counts.probes == Verdict::Down {
                 format!("{down} of {observers} observers say down, {quorum} are enough: {doubts}{cools}")
             } else {

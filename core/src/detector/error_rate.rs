@@ -86,6 +86,36 @@ pub struct ErrorRateDetector {
     class: Option<FailureClass>,
     /// Whether what was seen last had a failure in it.
     failed_last: bool,
+    /// What has been counted since the beginning or the last reset.
+    counted: Counted,
+}
+
+/// What a rate is made of, so that its evidence calls it by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Nothing,
+    Probes,
+    Calls,
+    Both,
+}
+
+impl Counted {
+    const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, seen) | (seen, Self::Nothing) => seen,
+            (Self::Probes, Self::Probes) => Self::Probes,
+            (Self::Calls, Self::Calls) => Self::Calls,
+            (Self::Both, _) | (_, Self::Both) | (Self::Probes, Self::Calls) | (Self::Calls, Self::Probes) => Self::Both,
+        }
+    }
+
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Calls => "calls",
+            Self::Probes => "probes",
+            Self::Both => "calls and probes",
+        }
+    }
 }
 
 impl ErrorRateDetector {
@@ -102,6 +132,7 @@ impl ErrorRateDetector {
             failing_since: None,
             class: None,
             failed_last: false,
+            counted: Counted::Nothing,
         }
     }
 
@@ -125,15 +156,18 @@ impl ErrorRateDetector {
 
 impl Detector for ErrorRateDetector {
     fn observe(&mut self, seen: &Observation<'_>, now: LocalTime) -> Option<Verdict> {
-        let (tally, class) = match seen {
-            Observation::Probe { outcome: Outcome::Success, .. } => (Tally { calls: 1, failures: 0 }, None),
-            Observation::Probe { outcome: Outcome::Failure { class, .. }, .. } => {
-                (Tally { calls: 1, failures: 1 }, Some(*class))
+        let (tally, class, counted) = match seen {
+            Observation::Probe { outcome: Outcome::Success, .. } => {
+                (Tally { calls: 1, failures: 0 }, None, Counted::Probes)
             }
-            Observation::Calls(slice) => (Tally::of(slice), slice.last_failure),
+            Observation::Probe { outcome: Outcome::Failure { class, .. }, .. } => {
+                (Tally { calls: 1, failures: 1 }, Some(*class), Counted::Probes)
+            }
+            Observation::Calls(slice) => (Tally::of(slice), slice.last_failure, Counted::Calls),
             Observation::Heartbeat(_) => return None,
         };
         if tally.calls > 0 {
+            self.counted = self.counted.and(counted);
             self.failed_last = tally.failures > 0;
             if self.failed_last {
                 if self.window.sum(now).failures == 0 {
@@ -158,10 +192,11 @@ impl Detector for ErrorRateDetector {
     fn evidence(&self, now: LocalTime) -> Evidence {
         let Tally { calls, failures } = *self.window.last_sum();
         let length = Millis(u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX));
+        let counted = self.counted.told();
         let detail = match self.verdict {
-            Verdict::Unknown => format!("{calls} calls within {length}, judged from {} on", self.least),
+            Verdict::Unknown => format!("{calls} {counted} within {length}, judged from {} on", self.least),
             Verdict::Up | Verdict::Suspect | Verdict::Down => {
-                format!("{failures} of {calls} calls failed within {length}")
+                format!("{failures} of {calls} {counted} failed within {length}")
             }
         };
         let sick = matches!(self.verdict, Verdict::Suspect | Verdict::Down);
@@ -190,6 +225,7 @@ impl Detector for ErrorRateDetector {
         self.failing_since = None;
         self.class = None;
         self.failed_last = false;
+        self.counted = Counted::Nothing;
     }
 }
 
@@ -264,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_is_called_by_its_name() {
+        let down = Outcome::failure(FailureClass::Timeout, "late");
+        let probe = |detector: &mut ErrorRateDetector| {
+            detector.observe(&Observation::Probe { check: 0, outcome: &down }, at(0));
+        };
+        let told = |detector: &ErrorRateDetector| detector.evidence(at(0)).detail;
+        let mut probed = ErrorRateDetector::new(Duration::from_secs(5), 1, 0.5);
+        probe(&mut probed);
+        assert_eq!(told(&probed), "1 of 1 probes failed within 5s");
+        let mut called = ErrorRateDetector::new(Duration::from_secs(5), 1, 0.5);
+        called.observe(&Observation::Calls(&calls(0, 3)), at(0));
+        assert_eq!(told(&called), "3 of 3 calls failed within 5s");
+        probe(&mut called);
+        assert_eq!(told(&called), "4 of 4 calls and probes failed within 5s");
+        called.reset();
+        probe(&mut called);
+        assert_eq!(told(&called), "1 of 1 probes failed within 5s");
+    }
+
+    #[test]
     fn probes_and_calls_count_together_and_a_clock_that_goes_back_is_harmless() {
         let mut detector = detector();
         let failure = Outcome::failure(FailureClass::Malformed, "wrong body");
@@ -278,7 +334,7 @@ mod tests {
             (evidence.check.as_str(), evidence.streak, evidence.class),
             (ERROR_RATE, 5, Some(FailureClass::Malformed))
         );
-        assert_eq!(evidence.detail, "5 of 10 calls failed within 10s");
+        assert_eq!(evidence.detail, "5 of 10 calls and probes failed within 10s");
         assert_eq!(evidence.first_failure_age, Some(Millis(500)));
         detector.reset();
         assert_eq!((detector.verdict(), detector.in_doubt()), (Verdict::Unknown, false));

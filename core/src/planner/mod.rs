@@ -268,7 +268,7 @@ impl Planner<'_> {
             self.gate(
                 "everyone_seen",
                 true,
-                format!("waited {waited}, longer than twice the longest interval ({patience})"),
+                format!("waited {}, longer than twice the longest interval ({patience})", waited.told()),
             )
         } else {
             self.wake(service.populated_at.plus(patience));
@@ -362,7 +362,9 @@ fn who_serves(service: &Service, now: ClusterTime) -> String {
             format!("None is well, and fail_open is on: the sick are called all the same, {some} of {all}.")
         }
         Some(one) if one.trial => {
-            format!("All that may be called serve: {some} of {all}, by trial calls only: no breaker of a better one is closed.")
+            format!(
+                "All that may be called serve: {some} of {all}, by trial calls only: no breaker of a better one is closed."
+            )
         }
         Some(one) if one.instance.health != Health::Healthy => {
             format!("All that may be called serve: {some} of {all}, for want of a healthy one.")

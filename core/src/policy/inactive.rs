@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ProofKind, ProofPolicy, Spec};
+use super::{Mode, ProofKind, ProofPolicy, Spec};
 
 /// A part of a spec that is stored and shown, and changes nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +47,19 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
         on_quorum_loss => "a holder has no lease that could run out",
         retry => "it is kept for clients that read the spec",
     );
+    parts.extend(of_mode(spec));
     parts.extend(of_proof(spec, &default));
     parts
+}
+
+/// What is acted on in one mode and means nothing in the other: listed where somebody wrote it down there.
+fn of_mode(spec: &Spec) -> Option<Inactive> {
+    let in_vain = spec.fail_open && spec.mode == Mode::ActivePassive;
+    in_vain.then(|| Inactive {
+        path: "fail_open".to_owned(),
+        configured: true,
+        why: "in active_passive only the active is ever called, and nobody where it is unhealthy".to_owned(),
+    })
 }
 
 fn of_proof(spec: &Spec, default: &Spec) -> Vec<Inactive> {
@@ -160,6 +171,8 @@ mod tests {
     fn what_somebody_configured_in_vain_is_named() {
         for (text, paths) in [
             (r#"{"failback":{"mode":"never"}}"#, &["failback"][..]),
+            (r#"{"mode":"active_passive","fail_open":true}"#, &["fail_open"]),
+            (r#"{"mode":"active_active","fail_open":true}"#, &[]),
             (r#"{"failover":{"max_lag":0,"min_interval":"0s"}}"#, &["failover.min_interval", "failover.max_lag"]),
             (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
             (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),

@@ -75,7 +75,7 @@ impl Story {
             }
             Directive::Node(node, fate) => self.fate(*node, fate),
             Directive::Calls(id, generation, told) => {
-                let instance = self.instance(id)?;
+                self.instance(id)?;
                 self.told(id, told, *generation)
             }
             Directive::FromNowCalls(id, calls) => {
@@ -116,6 +116,7 @@ impl Story {
                     state: *state,
                     reason: reason.clone(),
                     lasts: *lasts,
+                    until: None,
                     actor: actor.clone(),
                 };
                 self.propose(Command::InstanceAdmin(admin))

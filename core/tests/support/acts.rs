@@ -101,6 +101,7 @@ pub fn admin(name: &str, id: &str, state: AdminState, lasts: Option<Millis>) -> 
         state,
         reason: "new disks".to_owned(),
         lasts,
+        until: None,
         actor: "alice".to_owned(),
     })
 }

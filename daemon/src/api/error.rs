@@ -168,9 +168,9 @@ pub(crate) fn invalid(path: &str, message: impl std::fmt::Display) -> ApiError {
 
 fn no_active(service: &ServiceName, mode: Mode, phase: Phase) -> String {
     match mode {
-        Mode::ActivePassive => format!(
-            "\"{service}\" has no active: its phase is {phase}; GET /v1/services/{service}/explain says why"
-        ),
+        Mode::ActivePassive => {
+            format!("\"{service}\" has no active: its phase is {phase}; GET /v1/services/{service}/explain says why")
+        }
         Mode::ActiveActive => format!(
             "\"{service}\" is active_active: all that may be called serve; ask GET /v1/services/{service}/endpoints or \
              POST /v1/services/{service}/pick"

@@ -21,6 +21,7 @@ mod moves;
 mod operator;
 mod pick;
 mod query;
+mod reason;
 mod reports;
 mod services;
 mod sse;

@@ -19,13 +19,11 @@ use super::error::ApiError;
 use super::extract::{Asker, JsonBody, OfService, Unrepeated};
 use super::longpoll::read;
 use super::query::{Consistency, Query};
+use super::reason::reason;
 
 /// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it
 /// stands.
 const MOVE_WAIT: Duration = Duration::from_secs(10);
-
-/// The longest reason, in bytes: it is kept in the record and told in events.
-const REASON_MAX: usize = 500;
 
 /// Replace the active, well or not
 ///
@@ -89,10 +87,7 @@ pub(crate) async fn switchover(
 fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
     read_fields(body, |fields| {
         let to = fields.parsed("to");
-        let reason = fields
-            .required("reason", "\"kernel update on db-1\"")
-            .and_then(|slot| slot.text(1..=REASON_MAX))
-            .map(str::to_owned);
+        let reason = reason(fields, "\"kernel update on db-1\"");
         let dry_run = fields.boolean("dry_run", false);
         let proof = fields.field("proof").and_then(|mut slot| {
             if *slot.json() == Json::String(ProofKind::Operator.as_str().to_owned()) {
@@ -181,6 +176,8 @@ mod tests {
         for (bad, paths) in [
             ("{}", vec!["reason"]),
             (r#"{"reason":""}"#, vec!["reason"]),
+            (r#"{"reason":" \t"}"#, vec!["reason"]),
+            (r#"{"reason":"a\u001b[2Jb"}"#, vec!["reason"]),
             (r#"{"reason":"x","proof":"lease"}"#, vec!["proof"]),
             (r#"{"reason":"x","proof":1}"#, vec!["proof"]),
             (r#"{"to":"B!","dry_run":"yes"}"#, vec!["to", "reason", "dry_run"]),

@@ -7,20 +7,18 @@ use axum::extract::State;
 use baton_client::view::{AdminRequest, InstanceView, Problem, ResetRequest};
 use baton_core::command::{Command, InstanceAdmin, InstanceReset};
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::json::{FieldError, Fields, Json, read as read_fields};
+use baton_core::json::{FieldError, Json, read as read_fields};
 use baton_core::state::AdminState;
 use baton_core::time::{LONGEST, Millis, WallTime};
 
 use super::answer::Answer;
 use super::error::ApiError;
 use super::extract::{Asker, JsonBody, OfInstance, Unrepeated};
-use super::longpoll::{instance_in, read};
+use super::longpoll::{counts, instance_in, read};
 use super::query::{Consistency, Query};
+use super::reason::reason;
 use super::{ApiState, views};
 use crate::consensus::ProposeError;
-
-/// The longest reason, in bytes: it is told in events and kept with the instance.
-const REASON_MAX: usize = 500;
 
 /// The shortest time that anything may be given.
 const SHORTEST: Millis = Millis(1);
@@ -59,7 +57,7 @@ pub(crate) async fn admin(
     let AdminRequest { state: wanted, reason, until, lasts } = parse_admin(&body, now).map_err(ApiError::Invalid)?;
     // The end becomes a length here, at the edge: inside, no wall clock decides.
     let lasts = lasts.or_else(|| until.and_then(|until| ahead(until, now)));
-    let command = InstanceAdmin { service, instance, state: wanted, reason, lasts, actor };
+    let command = InstanceAdmin { service, instance, state: wanted, reason, lasts, until, actor };
     let (service, instance) = (command.service.clone(), command.instance.clone());
     carry_out(&state, Command::InstanceAdmin(command), &service, &instance).await
 }
@@ -106,7 +104,10 @@ async fn carry_out(
     // It is done: that a quorum was lost since says nothing against it, and "nothing was changed" would be a lie.
     let view = read(state, Consistency::Linearizable).await.map_err(|_| ProposeError::Unknown)?;
     let (service, instance) = instance_in(&view, service, instance)?;
-    let answer = Answer::json(&views::instance(&view.state, service, instance, state.consensus.now().time))?;
+    let mut told = views::instance(&view.state, service, instance, state.consensus.now().time);
+    let counts = counts(state, Consistency::Linearizable, &service.name, Some(vec![instance.id.clone()])).await;
+    views::count(std::slice::from_mut(&mut told), &counts);
+    let answer = Answer::json(&told)?;
     Ok(answer.at(view.state.meta.revision).generation(instance.generation))
 }
 
@@ -129,10 +130,6 @@ impl FromStr for Until {
 fn ahead(until: WallTime, now: WallTime) -> Option<Millis> {
     let length = u64::try_from(until.0.saturating_sub(now.0)).ok().map(Millis)?;
     (SHORTEST..=LONGEST).contains(&length).then_some(length)
-}
-
-fn reason(fields: &mut Fields<'_, '_>, example: &str) -> Option<String> {
-    fields.required("reason", example).and_then(|slot| slot.text(1..=REASON_MAX)).map(str::to_owned)
 }
 
 fn parse_reset(body: &Json) -> Result<ResetRequest, Vec<FieldError>> {
@@ -198,6 +195,7 @@ mod tests {
             (r#"{"state":"off","reason":"x"}"#, "state", "maintenance"),
             (r#"{"state":"draining"}"#, "reason", "kernel update"),
             (r#"{"state":"draining","reason":""}"#, "reason", "1"),
+            (r#"{"state":"draining","reason":"  "}"#, "reason", "blank"),
             (too_long.as_str(), "reason", "500"),
             (r#"{"state":"maintenance","reason":"x"}"#, "for", "\"30m\""),
             (r#"{"state":"maintenance","reason":"x","for":"0s"}"#, "for", "1ms"),
@@ -221,7 +219,7 @@ mod tests {
     fn a_reset_needs_a_reason_and_nothing_else() {
         let reset = |text: &str| parse_reset(&Json::parse(text.as_bytes()).expect("JSON"));
         assert_eq!(reset(r#"{"reason":"x"}"#).expect("valid").reason, "x");
-        for bad in ["{}", r#"{"reason":7}"#, r#"{"reason":"x","state":"enabled"}"#, "null"] {
+        for bad in ["{}", r#"{"reason":"a\nb"}"#, r#"{"reason":7}"#, r#"{"reason":"x","state":"enabled"}"#, "null"] {
             assert!(reset(bad).is_err(), "{bad}");
         }
     }

@@ -12,8 +12,9 @@ use baton_client::view::{EndpointView, EndpointsView, PickRequest, PickView, Pro
 use baton_core::command::{Command, Done, Refusal, TrialGrant};
 use baton_core::id::{InstanceId, NAME_MAX, ServiceName};
 use baton_core::json::{FieldError, Json, read as read_fields};
-use baton_core::pick::{Asked, Callable, PickStrategy, Picked, Picker, callable, why_nobody};
-use baton_core::state::Service;
+use baton_core::pick::{Asked, Callable, NoInstance, PickStrategy, Picked, Picker, callable, why_nobody};
+use baton_core::policy::Mode;
+use baton_core::state::{AdminState, Service};
 use metrics::counter;
 
 use super::answer::Answer;
@@ -197,9 +198,19 @@ fn offer(
     let chosen = choosing.pick(service, state.consensus.now().time, &asked);
     drop(choosing);
     count(strategy, chosen.as_ref().ok());
-    let picked = chosen?;
+    let picked = chosen.map_err(|none| with_remedy(none, service))?;
     let asking = picked.trial.map(|generation| Asking { picker, instance: picked.instance.clone(), generation });
     Ok((view, Offered { picked, asking }))
+}
+
+/// What an operator can do about it, where it is an operator's own word that nobody may be called.
+fn with_remedy(mut none: NoInstance, service: &Service) -> NoInstance {
+    let active = service.assignment.active.as_ref().and_then(|active| service.instances.get(&active.instance));
+    let drains = active.is_some_and(|active| active.admin.state == AdminState::Draining);
+    if service.spec.mode == Mode::ActivePassive && drains {
+        none.why.push_str(&format!("; POST /v1/services/{}/switchover moves the service to another", none.service));
+    }
+    none
 }
 
 fn count(strategy: PickStrategy, picked: Option<&Picked>) {
@@ -265,7 +276,7 @@ pub(crate) async fn endpoints(
         service: name,
         mode: service.spec.mode,
         degraded: callable.iter().any(|one| one.degraded),
-        why: callable.is_empty().then(|| why_nobody(service, now, &[]).why),
+        why: callable.is_empty().then(|| with_remedy(why_nobody(service, now, &[]), service).why),
         endpoints: callable.iter().map(|one| endpoint(service, one)).collect(),
         revision: service.changed,
     };

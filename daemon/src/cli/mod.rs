@@ -97,7 +97,7 @@ enum Command {
     #[command(after_help = "Examples:\n  baton drain orders b --reason \"kernel update\"\n  \
                       baton drain orders b --reason \"kernel update\" --for 30m\n  \
                       baton drain orders b --reason \"it is back\" --undo\n\n\
-                      The active stays active: `POST …/switchover` moves it.")]
+                      The active stays active, and callers that pick get nobody: `POST …/switchover` moves the service.")]
     Drain(operator::DrainArgs),
     /// Set what an instance is allowed: enabled, draining, maintenance or isolated
     #[command(after_help = "Examples:\n  baton admin orders b maintenance --reason \"new disks\" --for 2h\n  \

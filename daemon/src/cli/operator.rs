@@ -2,7 +2,7 @@
 //! cluster; here it is asked for and told.
 
 use baton_client::ClientError;
-use baton_client::view::{AdminRequest, InstanceView, ResetRequest};
+use baton_client::view::{AdminRequest, InstanceView, ResetRequest, Role};
 use baton_core::id::{InstanceId, ServiceName};
 use baton_core::state::AdminState;
 use baton_core::time::Millis;
@@ -12,7 +12,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::says::says;
 use super::{GlobalArgs, Output};
 use crate::terminal::exit::Exit;
-use crate::terminal::output::data;
+use crate::terminal::output::{data, remark};
 use crate::terminal::words::one_line;
 
 /// Which instance, and why.
@@ -99,7 +99,21 @@ fn tell(global: &GlobalArgs, instance: &InstanceView) -> Result<Exit, ClientErro
             .map_err(|error| ClientError::Unexpected { what: "writing JSON".to_owned(), why: error.to_string() })?,
     };
     data(&text);
+    if let Some(warning) = warning(instance) {
+        remark(&warning);
+    }
     Ok(Exit::Done)
+}
+
+/// What the word has done that nobody may have meant: a drained active stays active, and nobody is sent to it.
+fn warning(instance: &InstanceView) -> Option<String> {
+    (instance.role == Role::Active && instance.admin.state == AdminState::Draining).then(|| {
+        format!(
+            "warning: {} is the active and stays it; callers that pick get nobody now: POST /v1/services/{}/switchover \
+             moves the service",
+            instance.id, instance.service
+        )
+    })
 }
 
 /// The instance as it is after the word.
@@ -117,5 +131,17 @@ mod tests {
     #[test]
     fn the_answer_is_a_sentence() {
         assert_eq!(line(&instance(Vec::new())), "orders/a is enabled, passive, suspect: nobody has looked");
+    }
+
+    #[test]
+    fn who_drains_the_active_is_warned() {
+        let mut one = instance(Vec::new());
+        one.admin.state = AdminState::Draining;
+        assert_eq!(warning(&one), None, "a passive is not called anyway");
+        one.role = Role::Active;
+        let told = warning(&one).expect("a warning");
+        assert!(told.contains("get nobody now: POST /v1/services/orders/switchover moves the service"), "{told}");
+        one.admin.state = AdminState::Enabled;
+        assert_eq!(warning(&one), None);
     }
 }

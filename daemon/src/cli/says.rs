@@ -10,7 +10,7 @@ use baton_core::time::WallTime;
 use crate::terminal::output::{age, clock};
 use crate::terminal::words::one_line;
 
-/// `draining by alice (kernel update); breaker open, trial calls in 12s; 1, 3 up; 2 down (http failed 3 in a row: …)`.
+/// `draining by alice (kernel update); breaker open, trial calls in 12s; 1, 3 up; 2 down (http failed 3 in a row, connection: …)`.
 pub(super) fn says(instance: &InstanceView) -> String {
     let mut told: Vec<String> = Vec::new();
     told.extend(of_admin(&instance.admin));
@@ -19,7 +19,7 @@ pub(super) fn says(instance: &InstanceView) -> String {
     for judged in &instance.judged {
         match judged.verdict {
             Verdict::Suspect | Verdict::Down => {
-                told.push(format!("{} say {} ({})", judged.source, judged.verdict, one_line(&judged.evidence.detail)));
+                told.push(format!("{} say {} ({})", judged.source, judged.verdict, one_line(&judged.evidence.told())));
             }
             Verdict::Up | Verdict::Unknown => {}
         }
@@ -77,25 +77,23 @@ fn span(ms: u64) -> String {
     age(WallTime(i64::try_from(ms).unwrap_or(i64::MAX)), WallTime(0))
 }
 
-/// `1, 3 up; 2 down (http failed 3 in a row: connection refused)`: those who say the same are told together.
+/// `1, 3 up; 2 down (http failed 3 in a row, connection: connection refused)`: those who say the same are told together.
 fn of_observers(instance: &InstanceView) -> Vec<String> {
     if instance.verdicts.is_empty() {
+        if !instance.judged.is_empty() {
+            // Whoever is heard needs nobody to look. What the leader holds against it is told already.
+            let well = instance.judged.iter().filter(|judged| judged.verdict == Verdict::Up);
+            return well.map(|judged| format!("{} {}", judged.source, judged.verdict)).collect();
+        }
         // Nobody is asked to look while it is in maintenance.
         let asked = instance.admin.state != AdminState::Maintenance;
         return asked.then(|| "nobody has looked".to_owned()).into_iter().collect();
     }
     let mut told: Vec<(String, Vec<String>)> = Vec::new();
     for held in &instance.verdicts {
-        let evidence = &held.evidence;
         let word = match held.verdict {
             Verdict::Up | Verdict::Unknown => held.verdict.to_string(),
-            Verdict::Suspect | Verdict::Down => format!(
-                "{} ({} failed {} in a row: {})",
-                held.verdict,
-                one_line(&evidence.check),
-                evidence.streak,
-                one_line(&evidence.detail)
-            ),
+            Verdict::Suspect | Verdict::Down => format!("{} ({})", held.verdict, one_line(&held.evidence.told())),
         };
         let observer = held.observer.to_string();
         match told.iter_mut().find(|(known, _)| *known == word) {
@@ -110,8 +108,9 @@ fn of_observers(instance: &InstanceView) -> Vec<String> {
 pub(super) mod tests {
     use baton_client::view::{JudgedView, Role, VerdictView};
     use baton_core::calls::BreakerNumbers;
+    use baton_core::detector::ERROR_RATE;
     use baton_core::policy::{Liveness, Overrides};
-    use baton_core::probe::{Evidence, Health};
+    use baton_core::probe::{Evidence, FailureClass, Health};
     use baton_core::state::{HealthInputs, Source};
 
     use super::*;
@@ -179,7 +178,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::cli) fn verdict(observer: u64, verdict: Verdict) -> VerdictView {
-        let evidence = evidence("connection\nrefused");
+        let evidence = Evidence { class: Some(FailureClass::Connection), ..evidence("connection\nrefused") };
         VerdictView { observer, verdict, since: WallTime(1_763_635_320_007), evidence }
     }
 
@@ -187,8 +186,28 @@ pub(super) mod tests {
     fn who_says_what_is_told_on_one_line() {
         let told = [verdict(2, Verdict::Down), verdict(3, Verdict::Down), verdict(1, Verdict::Up)];
         let told = says(&instance(told.to_vec()));
-        assert_eq!(told, "2, 3 down (web failed 3 in a row: connection refused); 1 up");
+        assert_eq!(told, "2, 3 down (web failed 3 in a row, connection: connection refused); 1 up");
         assert_eq!(says(&instance(Vec::new())), "nobody has looked");
+        let mut rate = verdict(1, Verdict::Down);
+        rate.evidence.check = ERROR_RATE.to_owned();
+        rate.evidence.detail = "10 of 10 probes failed within 5s".to_owned();
+        let told = says(&instance(vec![rate]));
+        assert_eq!(told, "1 down (error_rate, connection: 10 of 10 probes failed within 5s)", "a rate is no row");
+    }
+
+    #[test]
+    fn whoever_is_heard_needs_nobody_to_look() {
+        let mut heard = instance(Vec::new());
+        let beats = |verdict| JudgedView {
+            source: Source::Heartbeats,
+            verdict,
+            since: WallTime(0),
+            evidence: evidence("late"),
+        };
+        heard.judged = vec![beats(Verdict::Up)];
+        assert_eq!(says(&heard), "heartbeats up");
+        heard.judged = vec![beats(Verdict::Down)];
+        assert_eq!(says(&heard), "heartbeats say down (late)");
     }
 
     #[test]

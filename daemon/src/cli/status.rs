@@ -246,7 +246,7 @@ SERVICE  MODE            PHASE   ACTIVE  TOKEN  FENCING  SINCE  HEALTHY
 orders   active_passive  vacant  -       -      -        -      0 of 1
 
 INSTANCE  ROLE     HEALTH   SINCE                  ADDRESS       TIER  PRIORITY  WHO SAYS WHAT
-orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       2, 3 down (web failed 3 in a row: connection refused); 1 up";
+orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       2, 3 down (web failed 3 in a row, connection: connection refused); 1 up";
         assert_eq!(text, expected);
     }
 

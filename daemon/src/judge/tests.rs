@@ -451,6 +451,7 @@ fn nobody_in_maintenance_is_judged_by_calls() {
         state: AdminState::Maintenance,
         reason: "new disks".to_owned(),
         lasts: None,
+        until: None,
         actor: "ann".to_owned(),
     }));
     assert_eq!(world.breakers(), Vec::<&str>::new(), "what was seen before is not said any more");

@@ -101,7 +101,7 @@ impl Node {
     async fn set(&self, name: &str, state: AdminState) {
         let (service, instance, reason) = (service(), id(name), "a test".to_owned());
         let lasts = (state == AdminState::Maintenance).then_some(Millis::secs(600));
-        let admin = InstanceAdmin { service, instance, state, reason, lasts, actor: "test".to_owned() };
+        let admin = InstanceAdmin { service, instance, state, reason, lasts, until: None, actor: "test".to_owned() };
         self.must(Command::InstanceAdmin(admin)).await;
     }
 }

@@ -141,6 +141,7 @@ fn nobody_watches_what_is_in_maintenance() {
             state,
             reason: "a new disk".to_owned(),
             lasts,
+            until: None,
             actor: "test".to_owned(),
         }));
         (world.probed().contains("i-1"), world.say())
