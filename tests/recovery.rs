@@ -64,6 +64,7 @@ fn by_gradual_it_is_held_back_and_then_gets_a_growing_share() {
             "{held:#}"
         );
         assert!(held["recovery"]["back_in_ms"].as_u64() <= Some(700), "{held:#}");
+        assert_eq!((&held["effective_weight"], &held["recovery"]["share"]), (&json!(0.0), &json!(0.0)), "{held:#}");
         let nobody = api.post("/v1/services/fleet/pick", &json!({})).await.problem(503).code("no_instance");
         assert!(nobody.text.contains("held back after a failure (over in 1s)"), "{}", nobody.text);
 
