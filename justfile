@@ -17,6 +17,10 @@ fix: && openapi
 demo *args:
     cargo run --release -- demo {{ args }}
 
+# The overload of which `tests/starvation.rs` tries ten seconds, for the whole minute that is promised.
+starve seconds="60":
+    BATON_STARVE_SECS={{ seconds }} cargo test -p baton --test it -- starvation --nocapture
+
 # Committed writes on three nodes, with the disk's own fsync rate beside them.
 bench *args:
     cargo bench -p baton --bench writes -- {{ args }}

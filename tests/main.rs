@@ -22,6 +22,7 @@ mod operator;
 mod partition;
 mod pick;
 mod probing;
+mod recovery;
 mod reports;
 mod selfdoubt;
 mod starvation;

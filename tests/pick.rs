@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Answer, Api};
+use crate::support::sse::Stream;
 use crate::support::target::{Target, watched};
 use crate::support::{Load, SOON, ports, scenario, until, when};
 
@@ -169,6 +171,58 @@ fn when_all_are_sick_it_says_so_or_by_policy_offers_them_all_the_same() {
         );
         let none = api.post(PICK, &json!({"exclude": ["a", "b"]})).await.problem(503).code("no_instance");
         assert!(none.text.contains("2 excluded by this request"), "{}", none.text);
+    });
+}
+
+#[test]
+fn trial_calls_are_counted_across_the_cluster_and_good_ones_close_the_breaker() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(3).await;
+        let a = Target::start("a", cluster.dir()).await;
+        let breaker = json!({"breaker": {"consecutive_failures": 5, "open_for": "300ms", "half_open_max_calls": 3,
+            "half_open_timeout": "1m", "success_threshold": 3}});
+        cluster.api(1).put("/v1/services/fleet", &fleet(breaker)).await.done();
+        register(&cluster, &[(&a, json!({}))]).await;
+        let mut told = Stream::open(cluster.api(2), "/v1/watch?service=fleet", None).await;
+        let failed = json!({"reports": [{"instance": "a", "outcome": "timeout", "count": 5}]});
+        cluster.api(3).post("/v1/services/fleet/reports", &failed).await.is(202);
+        let mut breaker = async |to: &str| {
+            let of = |event: &Value| event["to"] == to;
+            told.change_where(SOON, "instance.breaker_changed", of).await.data
+        };
+        let opened = breaker("open").await;
+        assert!(opened["reason"].as_str().is_some_and(|why| why.contains("5 in a row are enough")), "{opened}");
+        breaker("half_open").await;
+
+        // Whoever asks, and wherever: three trial calls are out, and no more.
+        let asked = cluster.ids().into_iter().cycle().take(24).map(|id| {
+            let api = cluster.api(id);
+            async move { api.post(PICK, &json!({})).await }
+        });
+        let answers = join_all(asked).await;
+        let (trials, refused): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|one| one.status == 200);
+        assert_eq!(
+            (trials.len(), refused.len()),
+            (3, 21),
+            "{:?}",
+            trials.iter().map(|one| &one.text).collect::<Vec<_>>()
+        );
+        for nobody in refused {
+            let nobody = nobody.problem(503).code("no_instance");
+            assert!(nobody.text.contains("all trial calls out"), "{}", nobody.text);
+        }
+        for (trial, node) in trials.iter().zip(cluster.ids()) {
+            assert_eq!((&trial.json["instance"], &trial.json["trial"]), (&json!("a"), &json!(true)), "{}", trial.text);
+            let generation = &trial.json["generation"];
+            let good = json!({"reports": [{"instance": "a", "outcome": "success", "generation": generation}]});
+            let taken = cluster.api(node).post("/v1/services/fleet/reports", &good).await.is(202);
+            assert_eq!(taken.json["accepted"], 1, "{}", taken.text);
+        }
+        let closed = breaker("closed").await;
+        assert_eq!(closed["from"], "half_open", "{closed}");
+        for id in cluster.ids() {
+            assert_eq!(cluster.api(id).post(PICK, &json!({})).await.is(200).json["trial"], json!(false));
+        }
     });
 }
 

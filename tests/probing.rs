@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::misbehave::{Manner, Misfit};
 use crate::support::target::Target;
-use crate::support::{Load, SOON, ports, scenario, until};
+use crate::support::{Load, SOON, ports, scenario, until, when};
 
 /// All instances serve, so that health is all that is looked at here.
 fn spec() -> Value {
@@ -138,5 +138,34 @@ fn an_instance_that_fails_for_a_while_comes_back() {
         })
         .await;
         println!("{told:?}");
+    });
+}
+
+#[test]
+fn a_check_that_a_node_does_not_know_is_told_once_and_accuses_nobody() {
+    scenario(Load::Light, async {
+        let mut cluster = Cluster::start(1).await;
+        let spec = json!({"mode": "active_active", "checks": [{"name": "raid", "type": "agent", "interval": "100ms"}]});
+        cluster.api(1).put("/v1/services/disks", &spec).await.done();
+        for name in ["a", "b"] {
+            let nobody = json!({"address": ports::free().to_string()});
+            cluster.api(1).put(&format!("/v1/services/disks/instances/{name}"), &nobody).await.done();
+        }
+        let discarded = "baton_probes_discarded_total{reason=\"node_short\"} ";
+        let metrics = until(SOON, "many probes to be discarded", async || {
+            let metrics = cluster.api(1).get("/metrics").await.text;
+            let count = metrics.lines().find_map(|line| line.strip_prefix(discarded)?.parse::<u64>().ok());
+            when(count >= Some(10), metrics)
+        })
+        .await;
+        assert!(metrics.lines().any(|line| line == "baton_monitor_checks_without_means 1"), "{metrics}");
+        let a = cluster.api(1).get("/v1/services/disks/instances/a").await.is(200).json;
+        assert_eq!((&a["health"], &a["verdicts"]), (&json!("unknown"), &json!([])), "{a:#}");
+        let log = cluster.process(1).output();
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("cannot carry out this check")).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        for word in ["WARN", "disks", "raid", "no agent"] {
+            assert!(told[0].contains(word), "{}", told[0]);
+        }
     });
 }

@@ -1,7 +1,7 @@
 //! The machine is overloaded, or a daemon stands still and goes on: nobody is accused for that.
 //!
 //! `BATON_STARVE_SECS` sets how long the overload lasts; a minute is what is promised, ten seconds are what each run of
-//! the suite can spare.
+//! the suite can spare. `just starve` runs the whole minute.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

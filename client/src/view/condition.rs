@@ -83,6 +83,7 @@ pub struct RecoveryView {
     /// How long it is no candidate for an automatic move, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown_ms: Option<u64>,
-    /// The share of its weight that it gets now, 0 to 1: less than 1 while it ramps up.
+    /// The share of its weight that it gets now, 0 to 1: none while it is unhealthy or held back, less than 1 while it
+    /// ramps up.
     pub share: f64,
 }

@@ -120,7 +120,8 @@ pub struct InstanceView {
     pub priority: u32,
     /// Its share of calls, as registered.
     pub weight: u32,
-    /// Its share of calls now: its weight times the share of its ramp.
+    /// Its share of calls now: its weight times the share of its ramp; 0 while it is unhealthy or held back after that.
+    /// (Where `fail_open` offers the sick, `endpoints` tells by which weight.)
     pub effective_weight: f64,
     /// How its probes and calls went, by class. Null in stale answers, in lists of services, and where the leader, who
     /// knows, could not be asked.
@@ -190,7 +191,8 @@ pub struct InstanceSummary {
     pub tier: u32,
     /// Within a tier, higher wins.
     pub priority: u32,
-    /// Its share of calls now: its weight times the share of its ramp.
+    /// Its share of calls now: its weight times the share of its ramp; 0 while it is unhealthy or held back after that.
+    /// (Where `fail_open` offers the sick, `endpoints` tells by which weight.)
     pub effective_weight: f64,
     /// Whether calls may go there.
     pub breaker: BreakerState,

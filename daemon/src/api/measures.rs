@@ -40,6 +40,10 @@ fn describe() {
     describe_counter!(REQUESTS, "Requests to the API, by method, route and status");
     describe_histogram!(SECONDS, "Time from a request to the head of its answer, streams and long polls left out");
     describe_counter!(PICKS, "Instances chosen for callers, by strategy and outcome");
+    describe_gauge!(
+        "baton_monitor_checks_without_means",
+        "Checks of services that this node cannot carry out: no such agent, no descriptors, no ports"
+    );
     describe_gauge!("baton_raft_term", "The Raft term");
     describe_gauge!("baton_raft_is_leader", "1 on the leader, else 0");
     describe_gauge!("baton_raft_applied_index", "The last log entry in this node's state");

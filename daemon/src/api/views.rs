@@ -21,6 +21,18 @@ pub(crate) fn weight(thousandths: u64) -> f64 {
     thousandths as f64 / 1_000.0
 }
 
+/// The share of its weight that an instance is told to have, in thousandths: none while it is unhealthy or held back after
+/// that, whatever it will get at first when it is taken back. Where a service fails open, `endpoints` and `pick` tell by
+/// which weight such a one is called all the same.
+fn told_share(service: &Service, instance: &Instance, now: ClusterTime) -> u64 {
+    let out = instance.recovery.as_ref().is_some_and(|recovery| recovery.back_since.is_none());
+    if out { 0 } else { instance.share(&service.spec.recovery, now) }
+}
+
+fn told_weight(service: &Service, instance: &Instance, now: ClusterTime) -> f64 {
+    weight(u64::from(instance.registration.weight) * told_share(service, instance, now))
+}
+
 fn breaker(breaker: &Breaker, policy: &BreakerPolicy, now: ClusterTime) -> BreakerView {
     let until = breaker.open_until();
     BreakerView {
@@ -55,7 +67,7 @@ fn recovery(service: &Service, instance: &Instance, now: ClusterTime) -> Option<
         held_back: recovery.back_since.is_none(),
         back_in_ms: ms(recovery.due(policy).map(|due| due.since(now))),
         cooldown_ms: ms(recovery.cooling(now)),
-        share: weight(recovery.share(policy, now)),
+        share: weight(told_share(service, instance, now)),
     })
 }
 
@@ -127,7 +139,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         tier: registration.tier,
         priority: registration.priority,
         weight: registration.weight,
-        effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
+        effective_weight: told_weight(service, instance, now),
         failure_counts: None,
         liveness: registration.liveness,
         deregister_after: registration.deregister_after,
@@ -177,7 +189,7 @@ pub(crate) fn summary(service: &Service, now: ClusterTime) -> ServiceSummary {
                 health: instance.health,
                 tier: instance.registration.tier,
                 priority: instance.registration.priority,
-                effective_weight: weight(instance.effective_weight(&service.spec.recovery, now)),
+                effective_weight: told_weight(service, instance, now),
                 breaker: instance.breaker.state,
                 admin: instance.admin.state,
                 generation: instance.generation,

@@ -21,12 +21,13 @@ use baton_core::assign;
 use baton_core::detector::Detector;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
 use baton_core::policy::Spec;
-use baton_core::probe::{Health, LocalTime, Outcome, Verdict};
+use baton_core::probe::{Distrust, Health, LocalTime, Outcome, Verdict};
 use baton_core::sight::SelfTrust;
 use baton_core::state::{AdminState, Change, Instance, Service, State};
 
 use super::Probing;
 use super::say::BACKOFF_MIN;
+use super::short::Shortages;
 use super::survey::Survey;
 use super::watch::{Key, PlanSet, Watch};
 use crate::prober::{ProbeResult, TargetId, spread};
@@ -78,6 +79,8 @@ pub(crate) struct Book {
     pub(super) not_before: LocalTime,
     /// Where believed probes are counted.
     tally: ProbeTally,
+    /// Checks that this node lacks the means for.
+    short: Shortages,
 }
 
 impl Book {
@@ -99,6 +102,7 @@ impl Book {
             surveys: 0,
             backoff: BACKOFF_MIN,
             not_before: now,
+            short: Shortages::default(),
         }
     }
 
@@ -172,6 +176,7 @@ impl Book {
     }
 
     fn service_gone(&mut self, name: &ServiceName, prober: &mut impl Probing) {
+        self.short.forget(name);
         self.plans.remove(name);
         let ids: Vec<InstanceId> =
             self.watches.get(name).map_or_else(Vec::new, |known| known.keys().cloned().collect());
@@ -222,6 +227,7 @@ impl Book {
             if !Arc::ptr_eq(&own.spec, spec) {
                 own.spec = spec.clone();
                 if !own.plans.is_of(&spec.checks, spec) {
+                    self.short.forget(&service.name);
                     own.plans = Arc::new(PlanSet::of(&service.name, &spec.checks, spec, Some(&own.plans)));
                 }
             }
@@ -294,6 +300,7 @@ impl Book {
             Ok(Outcome::Failure { .. }) if lost => watch.disbelieve(prober),
             Ok(outcome) => {
                 // Believed: from here on it counts.
+                self.short.carried_out(&key.0, watch.check(*check));
                 self.tally.count(key, watch.epoch, outcome);
                 let changed = watch.observe(prober, *check, outcome, result.timing.started, result.timing.ended);
                 if changed || !watch.settled {
@@ -306,6 +313,17 @@ impl Book {
             }
             Err(distrust) => {
                 tracing::debug!(service = %key.0, instance = %key.1, %distrust, "a failed probe is not counted");
+                match distrust {
+                    Distrust::NodeShort { detail } => {
+                        let check = watch.check(*check);
+                        if self.short.met(&key.0, check, result.timing.ended) {
+                            tracing::warn!(service = %key.0, instance = %key.1, check, missing = %detail,
+                                "this node cannot carry out this check, and says nothing of its instances by it: \
+                                 others may; told once");
+                        }
+                    }
+                    Distrust::StartedLate { .. } | Distrust::EndedLate { .. } | Distrust::NodeLate { .. } => {}
+                }
                 watch.disbelieve(prober);
             }
         }
@@ -318,6 +336,11 @@ impl Book {
         if let Some(watch) = self.watches.get_mut(&key.0).and_then(|known| known.get_mut(&key.1)) {
             watch.disbelieve(prober);
         }
+    }
+
+    /// Checks that this node lacks the means for now.
+    pub(super) fn short_of(&self) -> usize {
+        self.short.count()
     }
 
     /// The quorum is out of reach, as of `now`; said again and again while it is so.

@@ -5,6 +5,7 @@
 mod book;
 mod heard;
 mod say;
+mod short;
 mod survey;
 mod watch;
 
@@ -235,6 +236,8 @@ impl Monitor {
         let view = self.consensus.reader().view();
         self.book.examine_itself(&view.state, now, &mut self.prober);
         self.tell_trust();
+        let short = u32::try_from(self.book.short_of()).unwrap_or(u32::MAX);
+        metrics::gauge!("baton_monitor_checks_without_means").set(f64::from(short));
         self.book.compare_overdue(now);
         if now.since(self.compared_all) >= COMPARE_ALL_EVERY {
             self.compared_all = now;

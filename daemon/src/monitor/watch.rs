@@ -129,6 +129,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// The name of one of its checks.
+    pub(super) fn check(&self, check: usize) -> &str {
+        self.plans.plans.get(check).map_or("", |plan| plan.name.as_str())
+    }
+
     /// Begins to watch `of`. `hash` spreads each check's probes.
     pub(crate) fn begin(
         prober: &mut impl Probing,

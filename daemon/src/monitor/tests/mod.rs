@@ -560,3 +560,17 @@ fn an_unheard_accuser_looks_again_and_keeps_its_distance() {
     world.see_all([good()]);
     assert_eq!(world.say(), [], "it was up, and is: nothing was ever wrong with it");
 }
+
+#[test]
+fn a_check_that_this_node_cannot_carry_out_is_noted_and_accuses_nobody() {
+    let mut world = World::new(&["a"]);
+    let target = world.only_target();
+    let short = || Err(Distrust::NodeShort { detail: "this node's configuration has no agent \"raid\"".to_owned() });
+    for _ in 0..5 {
+        world.see(target, short());
+    }
+    assert_eq!((world.say(), world.book.short_of()), (vec![], 1));
+    world.see(target, Ok(good()));
+    world.see(target, Ok(good()));
+    assert_eq!((world.say(), world.book.short_of()), (vec![("a".to_owned(), Verdict::Up)], 0), "it is over");
+}
