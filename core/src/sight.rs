@@ -133,9 +133,18 @@ pub struct Accusation {
     pub looked_into: bool,
 }
 
+/// What a node says of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Whether it is `unknown` because the node does not trust itself.
+    pub ill: bool,
+}
+
 /// What may be said of an instance that is held `down`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+enum Word {
     /// That it is down.
     Down,
     /// Only that it is doubted, until more is known.
@@ -165,8 +174,26 @@ impl SelfTrust {
         self.ill
     }
 
-    /// What may be said of an instance that fails. Makes the node ill where that is the better explanation.
-    pub const fn word(&mut self, accusation: Accusation) -> Word {
+    /// What to say of an instance whose detectors hold `held` and of which `committed` is what was said last. Makes the
+    /// node ill where that is the better explanation of what it sees.
+    pub const fn say(&mut self, held: Verdict, committed: Verdict, accusation: Accusation) -> Said {
+        let word = match held {
+            Verdict::Up | Verdict::Unknown => return Said { verdict: held, ill: false },
+            Verdict::Suspect if self.ill => Word::Unknown,
+            Verdict::Suspect => return Said { verdict: held, ill: false },
+            Verdict::Down => self.word(accusation),
+        };
+        let verdict = match (word, committed) {
+            // What was said with good reason is not taken back while it is looked into.
+            (Word::Down, _) | (Word::Doubt, Verdict::Down) => Verdict::Down,
+            (Word::Doubt, Verdict::Unknown | Verdict::Up | Verdict::Suspect) => Verdict::Suspect,
+            (Word::Unknown, _) => Verdict::Unknown,
+        };
+        Said { verdict, ill: matches!(word, Word::Unknown) }
+    }
+
+    /// What may be said of an instance that fails.
+    const fn word(&mut self, accusation: Accusation) -> Word {
         if self.ill {
             return Word::Unknown;
         }
@@ -207,6 +234,34 @@ mod tests {
                 _ => Others::Silent,
             },
         }))
+    }
+
+    #[test]
+    fn what_is_said_follows_from_what_is_held_and_from_trust() {
+        use Verdict::{Down, Suspect, Unknown, Up};
+        let accusation =
+            |looks: Option<&str>| Accusation { others: Others::Well, stock: looks.map(stock), looked_into: true };
+        // Held, committed, what it saw when it looked around, what it says.
+        for (held, committed, looks, said, ill) in [
+            (Up, Down, None, Up, false),
+            (Unknown, Up, None, Unknown, false),
+            (Suspect, Up, Some("WWWW"), Suspect, false),
+            // It has not looked around yet: a doubt, unless it said more with good reason before.
+            (Down, Up, None, Suspect, false),
+            (Down, Suspect, None, Suspect, false),
+            (Down, Down, None, Down, false),
+            (Down, Suspect, Some("Wwww"), Down, false),
+            (Down, Suspect, Some("WWWW"), Unknown, true),
+        ] {
+            let mut trust = SelfTrust::default();
+            let told = trust.say(held, committed, accusation(looks));
+            assert_eq!(told, Said { verdict: said, ill }, "{held}, {committed}, {looks:?}");
+            assert_eq!(trust.is_ill(), ill);
+        }
+        let mut ill = SelfTrust { ill: true };
+        for (held, said, is_ill) in [(Up, Up, false), (Suspect, Unknown, true), (Down, Unknown, true)] {
+            assert_eq!(ill.say(held, Up, accusation(None)), Said { verdict: said, ill: is_ill }, "{held}");
+        }
     }
 
     fn accuse(looks: &str) -> Word {

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::CandidateReport;
+use crate::assign::{GOLDEN, mix};
 use crate::id::InstanceId;
 use crate::policy::FailoverStrategy;
 use crate::rules::{Asker, candidate_rules, may_be_promoted};
@@ -61,12 +62,8 @@ fn place(instance: &Instance) -> (u32, &InstanceId) {
 fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut state = seed;
     for last in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        let chosen = (mixed % (last as u64 + 1)) as usize;
+        let chosen = (mix(state) % (last as u64 + 1)) as usize;
+        state = state.wrapping_add(GOLDEN);
         items.swap(last, chosen);
     }
 }

@@ -8,7 +8,7 @@ use baton_core::command::{VerdictReport, VerdictsRecord};
 use baton_core::detector::Detector;
 use baton_core::id::InstanceId;
 use baton_core::probe::{Evidence, Health, LocalTime, Verdict};
-use baton_core::sight::{Accusation, Look, Others, Stock, Word};
+use baton_core::sight::{Accusation, Look, Others, Said, Stock};
 use baton_core::state::{Service, State};
 use baton_core::time::ClusterTime;
 
@@ -97,22 +97,8 @@ impl Observer {
         let others = Others::of(instance, node);
         let looked = stock.filter(|(begun, _)| watch.failing_since.is_none_or(|since| *begun >= since));
         let looked_into = watch.accused_at.is_some_and(|since| local.since(since) >= watch.longest_look() + GRACE);
-        let word = match held {
-            Verdict::Up | Verdict::Unknown => None,
-            Verdict::Suspect if self.trust.is_ill() => Some(Word::Unknown),
-            Verdict::Suspect => Some(Word::Doubt),
-            Verdict::Down => {
-                Some(self.trust.word(Accusation { others, stock: looked.map(|(_, stock)| stock), looked_into }))
-            }
-        };
-        let verdict = match word {
-            None => held,
-            Some(Word::Down) => Verdict::Down,
-            Some(Word::Doubt) if committed == Verdict::Down && held == Verdict::Down => Verdict::Down,
-            Some(Word::Doubt) => Verdict::Suspect,
-            Some(Word::Unknown) => Verdict::Unknown,
-        };
-        let ill = word == Some(Word::Unknown);
+        let accusation = Accusation { others, stock: looked.map(|(_, stock)| stock), looked_into };
+        let Said { verdict, ill } = self.trust.say(held, committed, accusation);
         let fresh = watch.heard_enough(since, &evidence);
         let (failing, failing_since) = (watch.is_failing(), watch.failing_since);
         if verdict == committed {

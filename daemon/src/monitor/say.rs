@@ -6,7 +6,7 @@ use std::time::Duration;
 use baton_core::command::{VerdictReport, VerdictsRecord};
 use baton_core::detector::Detector;
 use baton_core::probe::{Evidence, Health, LocalTime, Verdict};
-use baton_core::sight::{Accusation, Look, Others, Stock, Turn, Word};
+use baton_core::sight::{Accusation, Look, Others, Said, Stock, Turn};
 use baton_core::state::State;
 
 use super::Probing;
@@ -124,25 +124,9 @@ impl Book {
         let others = Others::of(instance, self.node);
         // It looked around since this one began to fail.
         let looked = stock.filter(|(begun, _)| watch.failing_since().is_none_or(|since| *begun >= since));
-        let word = match held {
-            Verdict::Up | Verdict::Unknown => None,
-            Verdict::Suspect if self.trust.is_ill() => Some(Word::Unknown),
-            Verdict::Suspect => Some(Word::Doubt),
-            Verdict::Down => Some(self.trust.word(Accusation {
-                others,
-                stock: looked.map(|(_, stock)| stock),
-                looked_into: watch.looked_into(now),
-            })),
-        };
-        let verdict = match word {
-            None => held,
-            Some(Word::Down) => Verdict::Down,
-            // What was said with good reason is not taken back while it is looked into.
-            Some(Word::Doubt) if committed == Verdict::Down && held == Verdict::Down => Verdict::Down,
-            Some(Word::Doubt) => Verdict::Suspect,
-            Some(Word::Unknown) => Verdict::Unknown,
-        };
-        let ill = word == Some(Word::Unknown);
+        let seen = looked.map(|(_, stock)| stock);
+        let accusation = Accusation { others, stock: seen, looked_into: watch.looked_into(now) };
+        let Said { verdict, ill } = self.trust.say(held, committed, accusation);
         watch.settled = verdict == committed && (verdict == held || ill);
         let failing_since = watch.failing_since();
         let (failing, fresh) = (watch.is_failing(), watch.heard_enough_since(sees_since, now));
