@@ -105,7 +105,8 @@ impl Resource {
         };
         let Answer { status, header, body } = answer;
         let length = if status == 204 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-        let head = format!("HTTP/1.1 {status} \r\nconnection: close\r\ncontent-type: text/plain\r\n{length}{header}\r\n");
+        let head =
+            format!("HTTP/1.1 {status} \r\nconnection: close\r\ncontent-type: text/plain\r\n{length}{header}\r\n");
         (&mut &*stream).write_all(format!("{head}{body}").as_bytes())
     }
 }
@@ -132,7 +133,9 @@ impl Request {
             if line.trim().is_empty() {
                 break;
             }
-            let Some((name, value)) = line.split_once(':') else { return Ok(Err(Answer::new(400, "no such header\n"))) };
+            let Some((name, value)) = line.split_once(':') else {
+                return Ok(Err(Answer::new(400, "no such header\n")));
+            };
             let value = value.trim();
             if name.eq_ignore_ascii_case(TOKEN_HEADER) {
                 // Two tokens are none: another reader might take the other one.

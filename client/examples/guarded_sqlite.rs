@@ -36,7 +36,8 @@ impl Database {
             .busy_timeout(BUSY_WITHIN);
         let pool = SqlitePoolOptions::new().acquire_timeout(BUSY_WITHIN).connect_with(options).await?;
         sqlx::query(sqlite::CREATE).execute(&pool).await?;
-        let table = "CREATE TABLE IF NOT EXISTS work (id INTEGER PRIMARY KEY CHECK (id = 1), value INTEGER NOT NULL) STRICT";
+        let table =
+            "CREATE TABLE IF NOT EXISTS work (id INTEGER PRIMARY KEY CHECK (id = 1), value INTEGER NOT NULL) STRICT";
         sqlx::query(table).execute(&pool).await?;
         Ok(Self(pool))
     }
@@ -52,7 +53,8 @@ impl Database {
             work.rollback().await?;
             return Ok(Err(Stale { presented: token, highest: Token(highest.unsigned_abs()) }));
         }
-        let upsert = "INSERT INTO work (id, value) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET value = excluded.value";
+        let upsert =
+            "INSERT INTO work (id, value) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET value = excluded.value";
         sqlx::query(upsert).bind(value).execute(&mut *work).await?;
         work.commit().await?;
         Ok(Ok(()))

@@ -103,10 +103,9 @@ impl FileGuard {
     }
 
     fn at(path: &Path) -> Result<Self, GuardError> {
-        let name = path.file_name().ok_or_else(|| GuardError::Garbled {
-            path: path.to_owned(),
-            why: "its path names no file".to_owned(),
-        })?;
+        let name = path
+            .file_name()
+            .ok_or_else(|| GuardError::Garbled { path: path.to_owned(), why: "its path names no file".to_owned() })?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Two spellings of one directory must come to one lock.
         let directory = parent.canonicalize().map_err(failed("find", parent))?;

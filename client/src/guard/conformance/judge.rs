@@ -41,7 +41,10 @@ pub(super) fn judge(ops: &[Op]) -> Result<(), (Rule, String)> {
         match op.outcome {
             Outcome::Accepted => {
                 if let Some(earlier) = ops.iter().find(|earlier| earlier.before(op) && forbids(earlier, op)) {
-                    return Err((Rule::RaceLowerRefused, format!("[{}], and after it [{}]", earlier.told(), op.told())));
+                    return Err((
+                        Rule::RaceLowerRefused,
+                        format!("[{}], and after it [{}]", earlier.told(), op.told()),
+                    ));
                 }
             }
             Outcome::Refused => {

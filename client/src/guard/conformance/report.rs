@@ -135,7 +135,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "broken   {}", self.rule)?;
         writeln!(f, "  {}", self.what)?;
-        writeln!(f, "  seed {}, first token {}: the same on a fresh resource tries the same again", self.seed, self.first)?;
+        writeln!(
+            f,
+            "  seed {}, first token {}: the same on a fresh resource tries the same again",
+            self.seed, self.first
+        )?;
         let left_out = self.history.len().saturating_sub(SHOWN_MAX);
         write!(f, "  what was done ({} steps", self.history.len())?;
         if left_out > 0 {

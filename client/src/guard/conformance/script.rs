@@ -285,7 +285,11 @@ impl<R: Resource> Run<R> {
         let resource = Arc::clone(&self.resource);
         let Some(value) = self.answer("read", resource.read()).await? else {
             // Whoever could be read before has lost the value, not the ability.
-            return if self.readable { Err(self.broken(rule, "there is no value to read any more".to_owned())) } else { Ok(()) };
+            return if self.readable {
+                Err(self.broken(rule, "there is no value to read any more".to_owned()))
+            } else {
+                Ok(())
+            };
         };
         self.readable = true;
         let stands = self.stands;
@@ -396,4 +400,3 @@ fn word(outcome: Outcome) -> &'static str {
         Outcome::Refused => "refused",
     }
 }
-
