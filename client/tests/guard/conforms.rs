@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_client::guard::conformance::{
-    self, HttpResource, Method, Options, Outcome, Report, Resource, Rule, Unanswered,
+    self, HttpResource, Method, Options, Outcome, Report, Resource, Rule, Standing, Unanswered,
 };
 use baton_client::guard::{FileGuard, Guard, GuardError};
 use baton_core::id::Token;
@@ -58,8 +58,8 @@ impl Resource for Guarded {
         }
     }
 
-    async fn read(&self) -> Result<Option<u64>, Unanswered> {
-        Ok(Some(self.value.load(Ordering::SeqCst)))
+    async fn read(&self) -> Result<Standing, Unanswered> {
+        Ok(Standing::Value(self.value.load(Ordering::SeqCst)))
     }
 
     async fn restart(&self) -> Result<bool, Unanswered> {
@@ -92,9 +92,9 @@ impl Resource for Sqlite {
         Ok(if done.is_ok() { Outcome::Accepted } else { Outcome::Refused })
     }
 
-    async fn read(&self) -> Result<Option<u64>, Unanswered> {
+    async fn read(&self) -> Result<Standing, Unanswered> {
         let value = self.database.read().await.get().await.map_err(failed)?;
-        Ok(value.map(i64::unsigned_abs))
+        Ok(value.map_or(Standing::Nothing, |value| Standing::Value(value.unsigned_abs())))
     }
 
     async fn restart(&self) -> Result<bool, Unanswered> {
@@ -148,7 +148,7 @@ impl Resource for Http {
         self.spoken_to.write_bare(value).await
     }
 
-    async fn read(&self) -> Result<Option<u64>, Unanswered> {
+    async fn read(&self) -> Result<Standing, Unanswered> {
         self.spoken_to.read().await
     }
 

@@ -8,7 +8,7 @@ use reqwest::{RequestBuilder, StatusCode, Url};
 use tokio::process::Command;
 
 use super::super::http::TOKEN_HEADER;
-use super::{Outcome, Resource, Unanswered};
+use super::{Outcome, Resource, Standing, Unanswered};
 use crate::error::{cut, root};
 
 /// How long one request may take. It is shorter than the limit of the test for an answer, so that the reason is told.
@@ -47,7 +47,8 @@ pub enum NotAResource {
 /// A resource behind HTTP.
 ///
 /// A write is accepted by any 2xx and refused by 409 or 412; without a token it is refused by any 4xx. Every other answer
-/// to a write is none. A `GET` that is answered 404, 405 or 501 means that the value cannot be read.
+/// to a write is none. A `GET` that is answered 404 means that no
+/// value was written yet, and one that is answered 405 or 501 that it cannot be read.
 #[derive(Clone, Debug)]
 pub struct HttpResource {
     http: reqwest::Client,
@@ -117,11 +118,12 @@ impl Resource for HttpResource {
         }
     }
 
-    async fn read(&self) -> Result<Option<u64>, Unanswered> {
+    async fn read(&self) -> Result<Standing, Unanswered> {
         let mut answer = self.send(self.http.get(self.url.clone())).await?;
         match answer.status() {
             status if status.is_success() => {}
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(None),
+            StatusCode::NOT_FOUND => return Ok(Standing::Nothing),
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(Standing::NotOffered),
             status => return Err(Unanswered(format!("GET is answered with status {status}"))),
         }
         let mut body = Vec::new();
@@ -133,7 +135,9 @@ impl Resource for HttpResource {
         }
         let text = String::from_utf8_lossy(&body);
         let value = text.trim().parse();
-        value.map(Some).map_err(|_| Unanswered(format!("GET is answered with \"{}\", which is no number", cut(&text))))
+        value
+            .map(Standing::Value)
+            .map_err(|_| Unanswered(format!("GET is answered with \"{}\", which is no number", cut(&text))))
     }
 
     async fn restart(&self) -> Result<bool, Unanswered> {

@@ -31,6 +31,17 @@ pub enum Outcome {
     Refused,
 }
 
+/// What is read from a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It cannot be read.
+    NotOffered,
+    /// No value has been written.
+    Nothing,
+    /// The value of the last accepted write.
+    Value(u64),
+}
+
 /// No outcome could be learned: the resource did not answer, or neither yes nor no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -48,9 +59,9 @@ pub trait Resource: Send + Sync + 'static {
         ready(Ok(None))
     }
 
-    /// The value that stands, which is that of the last accepted write; `None` where it cannot be read.
-    fn read(&self) -> impl Future<Output = Result<Option<u64>, Unanswered>> + Send {
-        ready(Ok(None))
+    /// The value that stands: that of the last accepted write.
+    fn read(&self) -> impl Future<Output = Result<Standing, Unanswered>> + Send {
+        ready(Ok(Standing::NotOffered))
     }
 
     /// Ends the resource, the harder the better (`kill -9`), and returns true when it is up again; false where that is not

@@ -30,7 +30,7 @@ pub enum Rule {
     RaceLowerRefused,
     /// Of many at once: a token is refused only when a higher one has been presented.
     RaceHigherAccepted,
-    /// Of many at once: in the end the value of the highest token stands.
+    /// Of many at once: after a token was accepted, the value of no lower one stands.
     RaceHighestStands,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Rule {
             Self::RestartRemembers => "a restart forgets nothing",
             Self::RaceLowerRefused => "at once: nothing lower is accepted after a higher token was",
             Self::RaceHigherAccepted => "at once: a token is refused only for a higher one",
-            Self::RaceHighestStands => "at once: the highest token's value stands in the end",
+            Self::RaceHighestStands => "at once: no lower token's value stands after a higher token was accepted",
         })
     }
 }

@@ -10,10 +10,10 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::super::http::TOKEN_MAX;
-use super::judge::{Op, judge};
+use super::judge::{Read, Span, Write, judge_reads, judge_writes};
 use super::report::{Failure, Report, Rule};
 use super::seed::Seeded;
-use super::{Options, Outcome, Resource, Unanswered};
+use super::{Options, Outcome, Resource, Standing, Unanswered};
 
 /// How far a restored backup raises the tokens (2^40): farther than 32 bits reach.
 const RESTORE_JUMP: u64 = 1 << 40;
@@ -28,7 +28,10 @@ const WALK_RESTART: u64 = 50;
 /// A writer of a race lets others go before it up to so many times, so that the races differ.
 const YIELDS: u64 = 4;
 
-/// Refused: the test cannot go on.
+/// What is said of a resource that can be read and has nothing to show.
+const NOTHING_STANDS: &str = "there is no value to read, though writes were accepted";
+
+/// The test cannot go on.
 type Broken = Box<Failure>;
 
 /// One run against one resource.
@@ -152,9 +155,7 @@ impl<R: Resource> Run<R> {
             return Ok(());
         }
         self.history.push("restart".to_owned());
-        if self.readable {
-            self.stands_as(Rule::RestartRemembers).await?;
-        }
+        self.stands_as(Rule::RestartRemembers).await?;
         for token in [self.highest - 1, self.highest] {
             self.step(token, Rule::RestartRemembers).await?;
         }
@@ -199,7 +200,8 @@ impl<R: Resource> Run<R> {
         let mut running = JoinSet::new();
         for (writer, token) in tokens.into_iter().enumerate() {
             let first_value = self.value + 1;
-            self.value += self.options.writes as u64;
+            // Some write once: what lands late is then on top of them for good.
+            self.value += 1 + self.random.below(self.options.writes as u64);
             let task = Writer {
                 writer,
                 token,
@@ -209,41 +211,49 @@ impl<R: Resource> Run<R> {
             };
             running.spawn(task.write(Arc::clone(&self.resource), Arc::clone(&clock), Arc::clone(&start)));
         }
-        let mut ops: Vec<Op> = Vec::new();
+        let mut seen = Seen::default();
         let mut silent = None;
         while let Some(ended) = running.join_next().await {
             match ended {
-                Ok(Ok(done)) => ops.extend(done),
+                Ok(Ok(one)) => {
+                    seen.writes.extend(one.writes);
+                    seen.reads.extend(one.reads);
+                }
                 Ok(Err(why)) => silent = Some(why.0),
                 Err(error) => silent = Some(format!("a writer ended before its time: {error}")),
             }
         }
-        ops.sort_by_key(|op| op.called);
-        self.history.extend(ops.iter().map(Op::told));
+        self.history.extend(seen.told());
         if let Some(why) = silent {
             return Err(self.broken(Rule::Answered, why));
         }
-        *self.held.entry(Rule::Answered).or_default() += ops.len() as u64;
-        if let Err((rule, what)) = judge(&ops) {
+        *self.held.entry(Rule::Answered).or_default() += seen.writes.len() as u64;
+        let judged = judge_writes(&seen.writes).and_then(|()| judge_reads(&seen.writes, &seen.reads));
+        if let Err((rule, what)) = judged {
             return Err(self.broken(rule, what));
         }
-        *self.held.entry(Rule::RaceLowerRefused).or_default() += 1;
-        *self.held.entry(Rule::RaceHigherAccepted).or_default() += 1;
-        self.after_a_race(&ops).await
+        for rule in [Rule::RaceLowerRefused, Rule::RaceHigherAccepted] {
+            *self.held.entry(rule).or_default() += 1;
+        }
+        self.after_a_race(&seen.writes).await
     }
 
     /// What stands after a race, and whether the highest token of it is remembered.
-    async fn after_a_race(&mut self, ops: &[Op]) -> Result<(), Broken> {
+    async fn after_a_race(&mut self, writes: &[Write]) -> Result<(), Broken> {
         self.highest += self.options.writers.max(2) as u64;
         let top = self.highest;
         let resource = Arc::clone(&self.resource);
-        if let Some(value) = self.answer("read", resource.read()).await? {
-            self.history.push(format!("read → {value}"));
-            let of_top = ops.iter().any(|op| op.token == top && op.value == value);
-            self.hold(Rule::RaceHighestStands, of_top, || {
-                format!("value {value} stands, which was not written with the highest token, {top}")
-            })?;
-            self.stands = Some(value);
+        match self.answer("read", resource.read()).await? {
+            Standing::NotOffered => {}
+            Standing::Nothing => return Err(self.broken(Rule::RaceHighestStands, NOTHING_STANDS.to_owned())),
+            Standing::Value(value) => {
+                self.history.push(format!("read → {value}"));
+                let of_top = writes.iter().any(|write| write.token == top && write.value == value);
+                self.hold(Rule::RaceHighestStands, of_top, || {
+                    format!("value {value} stands, which was not written with the highest token, {top}")
+                })?;
+                self.stands = Some(value);
+            }
         }
         self.step(top - 1, Rule::RaceLowerRefused).await?;
         self.step(top, Rule::RaceHigherAccepted).await
@@ -283,13 +293,10 @@ impl<R: Resource> Run<R> {
     /// Reads, where that is offered, and blames `rule` when it is not the value of the last accepted write.
     async fn stands_as(&mut self, rule: Rule) -> Result<(), Broken> {
         let resource = Arc::clone(&self.resource);
-        let Some(value) = self.answer("read", resource.read()).await? else {
-            // Whoever could be read before has lost the value, not the ability.
-            return if self.readable {
-                Err(self.broken(rule, "there is no value to read any more".to_owned()))
-            } else {
-                Ok(())
-            };
+        let value = match self.answer("read", resource.read()).await? {
+            Standing::NotOffered => return Ok(()),
+            Standing::Nothing => return Err(self.broken(rule, NOTHING_STANDS.to_owned())),
+            Standing::Value(value) => value,
         };
         self.readable = true;
         let stands = self.stands;
@@ -357,6 +364,23 @@ impl<R: Resource> Run<R> {
     }
 }
 
+/// What was done in a race.
+#[derive(Default)]
+struct Seen {
+    writes: Vec<Write>,
+    reads: Vec<Read>,
+}
+
+impl Seen {
+    /// All of it, in the order in which it was begun.
+    fn told(&self) -> Vec<String> {
+        let mut steps: Vec<(u64, String)> = self.writes.iter().map(|write| (write.span.called, write.told())).collect();
+        steps.extend(self.reads.iter().map(|read| (read.span.called, read.told())));
+        steps.sort();
+        steps.into_iter().map(|(_, step)| step).collect()
+    }
+}
+
 /// One writer of a race.
 struct Writer {
     writer: usize,
@@ -367,26 +391,45 @@ struct Writer {
 }
 
 impl Writer {
+    /// Writes its values, and looks after each accepted one what stands.
     async fn write<R: Resource>(
         mut self,
         resource: Arc<R>,
         clock: Arc<AtomicU64>,
         start: Arc<Barrier>,
-    ) -> Result<Vec<Op>, Unanswered> {
+    ) -> Result<Seen, Unanswered> {
         let Self { writer, token, limit, .. } = self;
-        let mut ops = Vec::new();
+        let mut seen = Seen::default();
         start.wait().await;
         for value in self.values {
             for _ in 0..self.random.below(YIELDS) {
                 tokio::task::yield_now().await;
             }
-            let called = clock.fetch_add(1, Ordering::SeqCst);
-            let outcome = within(limit, resource.write(token, value)).await?;
-            let returned = clock.fetch_add(1, Ordering::SeqCst);
-            ops.push(Op { writer, token, value, called, returned, outcome });
+            let (outcome, span) = timed(&clock, limit, resource.write(token, value)).await?;
+            seen.writes.push(Write { writer, token, value, span, outcome });
+            if outcome == Outcome::Refused {
+                continue;
+            }
+            for _ in 0..self.random.below(YIELDS) {
+                tokio::task::yield_now().await;
+            }
+            if let (Standing::Value(value), span) = timed(&clock, limit, resource.read()).await? {
+                seen.reads.push(Read { writer, value, span });
+            }
         }
-        Ok(ops)
+        Ok(seen)
     }
+}
+
+/// An answer, and when it was asked for and came.
+async fn timed<T>(
+    clock: &AtomicU64,
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Unanswered>>,
+) -> Result<(T, Span), Unanswered> {
+    let called = clock.fetch_add(1, Ordering::SeqCst);
+    let answer = within(limit, answer).await?;
+    Ok((answer, Span { called, returned: clock.fetch_add(1, Ordering::SeqCst) }))
 }
 
 async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
