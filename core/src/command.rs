@@ -384,7 +384,8 @@ pub struct Promote {
     pub transition: TransitionId,
     /// The instance to promote; refused unless it may be.
     pub to: Target,
-    /// Why the proposer believes that the old active has stopped. Refused unless that very proof holds at apply.
+    /// Why the proposer believes that the old active has stopped. Refused unless that very proof holds at apply, but for what
+    /// [`Self::waits`] says.
     pub proof: ProofKind,
     /// The token of the last holder that the proposer saw: the proof is about that one. Refused when it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -398,6 +399,14 @@ pub struct Promote {
     /// The operator who completes an open move that waits; `None` for Baton itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+}
+
+impl Promote {
+    /// Whether an operator asks for it without a proof of their own: `lease`, and no claim. Any proof will do that holds, and
+    /// where none does yet, the open move becomes theirs and is completed as soon as one comes.
+    pub fn waits(&self) -> bool {
+        self.actor.is_some() && self.assertion.is_none() && self.lease.is_none() && self.proof == ProofKind::Lease
+    }
 }
 
 /// Gives up an open transition.

@@ -13,7 +13,7 @@ use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
 use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds, rails_of};
-use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
+use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
 use crate::transition::{
     Durations, JudgedEvidence, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus,
@@ -48,8 +48,12 @@ impl Entry<'_> {
         let grounds =
             Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, standing: None };
         let proof = proof_that_holds(&service, &grounds);
-        if let (Some(_), Err(NoProof::Never { why })) = (&start.actor, &proof) {
-            // Nobody's wish takes a service's active away unless the move can be completed.
+        let planned = match start.kind {
+            TransitionKind::Switchover | TransitionKind::Failback => true,
+            TransitionKind::Placement | TransitionKind::Failover => start.actor.is_some(),
+        };
+        if planned && let Err(NoProof::Never { why }) = &proof {
+            // No wish takes a service's active away unless the move can be completed.
             return Err(Refusal::ProofRefused { proof: start.asserted.unwrap_or(ProofKind::Token), why: why.clone() });
         }
 
@@ -281,11 +285,12 @@ impl Entry<'_> {
         let asserted = promote.assertion.as_ref().map(|_| ProofKind::Operator).or(open.asserted);
         let grounds = Grounds { asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
         let mut proof = match proof_that_holds(&service, &grounds) {
-            Ok(proof) if proof.proof == promote.proof => proof,
+            Ok(proof) if proof.proof == promote.proof || promote.waits() => proof,
             Ok(other) => {
                 let why = format!("what holds now is \"{}\": {}", other.proof, other.evidence);
                 return Err(Refusal::ProofRefused { proof: promote.proof, why });
             }
+            Err(NoProof::Pending { why, .. }) if promote.waits() => return Ok(self.take_over(promote, &open, &why)),
             Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.into_why() }),
         };
         if let Some(Assertion { actor, reason }) = &promote.assertion {
@@ -303,6 +308,32 @@ impl Entry<'_> {
         }
         let token = self.complete(&service, promote.transition, &promote.to, proof)?;
         Ok(Done::Promoted { token })
+    }
+
+    /// An operator makes an open move that waits their own: Baton completes it, with the instance that they name and past
+    /// the rails, as soon as a proof is there.
+    fn take_over(&mut self, promote: &Promote, open: &Transition, why: &str) -> Done {
+        let (id, to) = (open.id, &promote.to.instance);
+        if let Some(actor) =
+            promote.actor.as_ref().filter(|actor| open.actor.as_ref() != Some(actor) || open.to.as_ref() != Some(to))
+        {
+            let told = format!("{actor} asks for \"{to}\", which is promoted once that is safe: {why}");
+            let mut taken = Transition::clone(open);
+            taken.actor = Some(actor.clone());
+            taken.to = Some(to.clone());
+            taken.tried.retain(|tried| tried != to);
+            taken.steps.push(self.step("taken_over", told.clone()));
+            self.store_transition(taken);
+            self.emit(
+                Draft::new(EventKind::TransitionStep, told)
+                    .service(&promote.service)
+                    .instance(to)
+                    .transition(id)
+                    .actor(Some(actor))
+                    .cause(Some(id.0)),
+            );
+        }
+        Done::Started { transition: id }
     }
 
     /// Whether this entry has minted no token yet. The token is made of the entry's index, so it has one to give.
@@ -502,7 +533,10 @@ impl Entry<'_> {
         Step { step: step.to_owned(), time: self.wall, at: self.now, detail }
     }
 
-    pub(super) fn store_transition(&mut self, transition: Transition) {
+    pub(super) fn store_transition(&mut self, mut transition: Transition) {
+        // A move that goes round and round keeps how it began and how it stands.
+        let surplus = transition.steps.len().saturating_sub(STEPS_MAX);
+        transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
         self.changes.insert(Change::Transition(transition.id));
         self.state.transitions.insert(transition.id, Arc::new(transition));
     }

@@ -102,8 +102,10 @@ pub fn plan_manual(
     let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
     let (proof, waits_for) = match proof_that_holds(service, &grounds) {
         Ok(proof) => (Some(proof), None),
-        // An open move waits for that anyway: whoever asks must bring something.
-        Err(no) if open.is_some() => return Err(refused(no.into_why())),
+        // It waits for that anyway, and on behalf of somebody: whoever asks again must bring something.
+        Err(no) if open.is_some_and(|open| open.actor.is_some() && open.to.as_ref() == Some(&to)) => {
+            return Err(refused(no.into_why()));
+        }
         Err(NoProof::Pending { why, .. }) => (None, Some(why)),
         Err(NoProof::Never { why }) => return Err(refused(why)),
     };
@@ -115,12 +117,13 @@ pub fn plan_manual(
         (ManualMove::Failover, true) => TransitionKind::Failover,
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
-    let command = match (open, &proof) {
-        (Some(open), Some(proof)) => Command::Promote(Promote {
+    let command = match open {
+        Some(open) => Command::Promote(Promote {
             service: name.clone(),
             transition: open.id,
             to: target,
-            proof: proof.proof,
+            // A claim about a lease is the leader's to make: without one, the move becomes the operator's, and waits.
+            proof: proof.as_ref().map_or(ProofKind::Lease, |proof| proof.proof),
             seen_token: service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
             lease: None,
             assertion: request
@@ -128,7 +131,7 @@ pub fn plan_manual(
                 .then(|| Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
             actor: Some(request.actor.clone()),
         }),
-        (Some(_) | None, _) => Command::TransitionStart(TransitionStart {
+        None => Command::TransitionStart(TransitionStart {
             service: name.clone(),
             kind,
             seen_token: service.active_token(),
