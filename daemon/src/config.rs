@@ -611,6 +611,79 @@ mod tests {
     }
 
     #[test]
+    fn fence_agents_are_commands_of_their_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("baton.toml");
+        let resolve = |text: &str| {
+            std::fs::write(&path, format!("data_dir = \"/d\"\n{text}")).expect("written");
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }.resolve()
+        };
+        let config = resolve("[agents.look]\ncommand = [\"l\"]\n[fence_agents.off]\ncommand = [\"o\", \"p q\"]");
+        let config = config.expect("resolves");
+        let off = &config.hooks.agents[&"off".parse::<InstanceId>().expect("a name")];
+        assert_eq!((off.as_slice(), config.hooks.agents.len()), (&["o".to_owned(), "p q".to_owned()][..], 1));
+        assert_eq!(config.probe.agents.len(), 1, "a check cannot run what cuts somebody off");
+        let again = resolve(&config.to_string().replace("data_dir", "#")).expect("a configuration");
+        assert_eq!(again.hooks, config.hooks);
+        let error = resolve("[fence_agents.off]\ncommand = []").expect_err("no program").to_string();
+        assert!(error.contains("fence_agents.off.command: names no program"), "{error}");
+    }
+
+    #[test]
+    fn the_secret_of_webhooks_comes_from_one_place_and_is_shown_in_none() {
+        const KEY: &str = "hunter2, hunter2 and hunter2";
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, file) = (dir.path().join("baton.toml"), dir.path().join("secret"));
+        let said = |text: &str| {
+            std::fs::write(&path, format!("data_dir = \"/d\"\n{text}")).expect("written");
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }
+        };
+        let by_file = format!("[webhooks]\nsecret_file = {:?}\n", file.display().to_string());
+        let by_text = format!("[webhooks]\nsecret = \"{KEY}\"\n");
+        std::fs::write(&file, format!("{KEY}\n")).expect("written");
+        let secret: Secret = KEY.parse().expect("a secret");
+
+        let config = said(&by_file).resolve().expect("resolves");
+        assert_eq!(config.hooks.secret.as_ref(), Some(&secret), "the end of the line is not part of it");
+        std::fs::write(&path, config.to_string()).expect("written");
+        let again = ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }.resolve();
+        assert_eq!(again.expect("what is shown is a configuration"), config);
+
+        let config = said(&by_text).resolve().expect("resolves");
+        assert_eq!(config.hooks.secret.as_ref(), Some(&secret));
+        let shown = config.to_string();
+        assert!(
+            shown.contains("# secret is set, and not shown") && toml::from_str::<ServeArgs>(&shown).is_ok(),
+            "{shown}"
+        );
+        let shown = format!("{shown} {config:?} {:?}", said(&by_text));
+        assert!(!shown.contains("hunter2"), "{shown}");
+
+        // By flag or environment one of the two replaces whatever the file says.
+        let other = ServeArgs { webhook_secret: Some(Hidden("x".repeat(24))), ..said(&by_file) };
+        assert_eq!(other.resolve().expect("resolves").hooks.secret, "x".repeat(24).parse().ok());
+        let by_flag = ServeArgs { webhook_secret_file: Some(file.clone()), ..said(&by_text) };
+        assert_eq!(by_flag.resolve().expect("resolves").webhook_secret_file.as_ref(), Some(&file));
+
+        std::fs::write(&file, "hunter2").expect("written");
+        for (text, words) in [
+            (format!("{by_text}secret_file = \"/x\""), "webhooks.secret: stands beside webhooks.secret_file"),
+            (by_file, "secret has a key of 7 bytes, and fewer than 24 can be guessed"),
+            (
+                "[webhooks]\nsecret_file = \"/nonexistent/x\"".to_owned(),
+                "webhooks.secret_file: /nonexistent/x: No such file",
+            ),
+            ("[webhooks]\nsecret = \"whsec_hunter2?\"".to_owned(), "webhooks.secret: begins with \"whsec_\""),
+            (by_text.replace("secret =", "secrett ="), "line 3: unknown field `secrett`"),
+            (by_text.replace("hunter2\"", "hunter2"), "line 3: "),
+        ] {
+            let error = said(&text).resolve().expect_err(words).to_string();
+            assert!(error.contains(words), "\"{error}\" does not say \"{words}\"");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_listener_on_every_address_is_advertised_by_its_peer_name() {
         let any = "0.0.0.0:7400".parse().expect("an address");
         assert_eq!(advertised(any, Some("db-1:7401")), "db-1:7400");

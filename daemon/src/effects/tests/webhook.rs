@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use sha2::{Digest, Sha256};
@@ -244,10 +244,11 @@ async fn what_a_url_hides_in_its_path_is_not_told() {
     assert!(!result.detail.contains("T0KEN") && !result.detail.contains("hunter2"), "{result:?}");
 }
 
-/// A server over TLS with a certificate for 127.0.0.1, and that certificate.
-async fn secure() -> (SocketAddr, mpsc::Receiver<Request>, Vec<rustls::pki_types::CertificateDer<'static>>) {
+/// A server over TLS with a certificate for 127.0.0.1, issued by itself under this name, and that certificate.
+async fn secure(name: &str) -> (SocketAddr, mpsc::Receiver<Request>, Vec<rustls::pki_types::CertificateDer<'static>>) {
     let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let mut certificate = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    certificate.distinguished_name.push(DnType::CommonName, name);
     let certificate = certificate.self_signed(&key).expect("a certificate");
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -270,7 +271,7 @@ async fn secure() -> (SocketAddr, mpsc::Receiver<Request>, Vec<rustls::pki_types
 
 #[tokio::test]
 async fn https_is_verified_by_whom_this_node_trusts() {
-    let (address, mut told, ca) = secure().await;
+    let (address, mut told, ca) = secure("one").await;
     let url = format!("https://{address}/");
     let config = || HookConfig { secret: Some(SECRET.parse().expect("a secret")), ..HookConfig::default() };
     let trusting = HookMeans::new(3, config(), &ProbeConfig { ca, ..ProbeConfig::default() });
@@ -279,7 +280,7 @@ async fn https_is_verified_by_whom_this_node_trusts() {
     assert!(told.recv().await.is_some_and(|request| request.header("webhook-signature").is_some()));
 
     // Somebody else's certificate: nothing is sent over it.
-    let (_, _, other) = secure().await;
+    let (_, _, other) = secure("two").await;
     let wary = HookMeans::new(3, config(), &ProbeConfig { ca: other, ..ProbeConfig::default() });
     let result = run_hook(&FencingHook { timeout: Millis(10_000), ..hook(&url) }, &ask(), &wary).await;
     assert_failed(&result, "TLS: unknown issuer");
