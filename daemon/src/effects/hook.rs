@@ -82,6 +82,13 @@ pub(crate) struct HookResult {
     pub(crate) took: Duration,
 }
 
+impl HookResult {
+    /// Nothing was run.
+    pub(super) fn not_run(why: &str) -> Self {
+        Self { ok: false, code: None, status: None, detail: why.to_owned(), took: Duration::ZERO }
+    }
+}
+
 /// What one kind of hook says about an attempt.
 pub(super) struct Told {
     pub(super) ok: bool,
