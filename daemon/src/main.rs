@@ -10,6 +10,7 @@ mod demo;
 mod effects;
 mod example_server;
 mod judge;
+mod leases;
 mod monitor;
 mod net;
 mod node;
