@@ -16,6 +16,7 @@ mod failover;
 mod faults;
 mod garbage;
 mod heartbeats;
+mod hooks;
 mod observers;
 mod openapi;
 mod operator;
