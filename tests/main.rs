@@ -17,6 +17,7 @@ mod faults;
 mod garbage;
 mod guards;
 mod heartbeats;
+mod hooks;
 mod observers;
 mod openapi;
 mod operator;
