@@ -77,6 +77,8 @@ pub enum Command {
     TransitionStart(TransitionStart),
     /// Promotes an instance within an open transition, and mints its token.
     Promote(Promote),
+    /// An operator takes over an open transition: names who is to be promoted, perhaps that the old one has stopped.
+    TransitionTake(TransitionTake),
     /// Gives up an open transition.
     TransitionAbort(TransitionAbort),
     /// The holder has stopped.
@@ -366,15 +368,6 @@ pub struct Target {
     pub lag: Option<u64>,
 }
 
-/// A named operator's word that the old active has stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assertion {
-    /// Who says so.
-    pub actor: String,
-    /// Why they are sure.
-    pub reason: String,
-}
-
 /// Promotes an instance within an open transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promote {
@@ -384,8 +377,7 @@ pub struct Promote {
     pub transition: TransitionId,
     /// The instance to promote; refused unless it may be.
     pub to: Target,
-    /// Why the proposer believes that the old active has stopped. Refused unless that very proof holds at apply, but for what
-    /// [`Self::waits`] says.
+    /// Why the proposer believes that the old active has stopped. Refused unless that very proof holds at apply.
     pub proof: ProofKind,
     /// The token of the last holder that the proposer saw: the proof is about that one. Refused when it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -393,20 +385,24 @@ pub struct Promote {
     /// That the last holder's lease has run out, where the proposer has sealed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseClaim>,
-    /// The word behind the proof `operator`, where the transition does not carry it already.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assertion: Option<Assertion>,
-    /// The operator who completes an open move that waits; `None` for Baton itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
 }
 
-impl Promote {
-    /// Whether an operator asks for it without a proof of their own: `lease`, and no claim. Any proof will do that holds, and
-    /// where none does yet, the open move becomes theirs and is completed as soon as one comes.
-    pub fn waits(&self) -> bool {
-        self.actor.is_some() && self.assertion.is_none() && self.lease.is_none() && self.proof == ProofKind::Lease
-    }
+/// An operator takes over an open transition. It is completed at once where a proof holds, else by the leader once one does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionTake {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the operator saw. Refused when it is no longer the open one.
+    pub transition: TransitionId,
+    /// The instance to promote; refused unless it may be.
+    pub to: Target,
+    /// The proof that the operator asserts, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asserted: Option<ProofKind>,
+    /// Why.
+    pub reason: String,
+    /// Who takes it over: they answer for it from here on.
+    pub actor: String,
 }
 
 /// Gives up an open transition.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, ServiceReport, plan_service, rank};
-use crate::command::{Assertion, Command, Promote, Refusal, Target, TransitionStart};
+use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
@@ -118,18 +118,13 @@ pub fn plan_manual(
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
     let command = match open {
-        Some(open) => Command::Promote(Promote {
+        Some(open) => Command::TransitionTake(TransitionTake {
             service: name.clone(),
             transition: open.id,
             to: target,
-            // A claim about a lease is the leader's to make: without one, the move becomes the operator's, and waits.
-            proof: proof.as_ref().map_or(ProofKind::Lease, |proof| proof.proof),
-            seen_token: service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
-            lease: None,
-            assertion: request
-                .asserts_stopped
-                .then(|| Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
-            actor: Some(request.actor.clone()),
+            asserted,
+            reason: request.reason.clone(),
+            actor: request.actor.clone(),
         }),
         None => Command::TransitionStart(TransitionStart {
             service: name.clone(),

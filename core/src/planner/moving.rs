@@ -4,7 +4,7 @@
 use super::{Decision, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
-use crate::rules::{Asker, NoProof, Seek, not_eligible};
+use crate::rules::{Asker, NoProof, Seek, not_eligible, runs_against, under_way_until};
 use crate::state::Instance;
 use crate::time::Millis;
 use crate::transition::{ProofRecord, Transition, TransitionKind};
@@ -13,8 +13,6 @@ use crate::transition::{ProofRecord, Transition, TransitionKind};
 const HOOK_AGAIN: Millis = Millis(500);
 /// The longest such rest.
 const HOOK_AGAIN_MAX: Millis = Millis::secs(30);
-/// A run that has no outcome so long after its time-out has lost it: its node told nobody.
-const HOOK_LOST: Millis = Millis::secs(10);
 /// The most runs of a hook within one transition, those included that have no outcome: the record keeps each of them.
 const HOOK_RUNS_MAX: usize = 200;
 
@@ -149,8 +147,6 @@ impl Planner<'_> {
             proof: proof.proof,
             seen_token: self.service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
             lease: self.claim(Some(proof)),
-            assertion: None,
-            actor: None,
         })
     }
 
@@ -158,16 +154,15 @@ impl Planner<'_> {
     fn fence(&mut self, open: &Transition, no: &NoProof) -> Option<Planned> {
         let NoProof::Pending { hook: true, .. } = no else { return None };
         let hook = self.service.spec.fencing.hook.as_ref()?;
-        let failed = open.hook.iter().filter(|run| run.outcome.is_some()).count();
-        let last = open.hook.last();
-        if let Some(run) = last.filter(|run| run.outcome.is_none() && run.term == self.facts.term) {
-            let lost_at = run.at.plus(hook.timeout).plus(HOOK_LOST);
-            if self.now < lost_at {
-                self.wake(lost_at);
-                let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
-                self.gate("hook", false, why.clone());
-                return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
-            }
+        let holder = self.service.assignment.last_holder.as_ref()?;
+        let failed = runs_against(open, holder).filter(|run| run.outcome.as_ref().is_some_and(|it| !it.ok)).count();
+        let last = runs_against(open, holder).next_back();
+        let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));
+        if let (Some(run), Some(lost_at)) = (last, lost_at) {
+            self.wake(lost_at);
+            let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
+            self.gate("hook", false, why.clone());
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         if failed >= hook.attempts as usize || open.hook.len() >= HOOK_RUNS_MAX {
             let why = format!("the fencing hook has failed {failed} times, attempts is {}", hook.attempts);
