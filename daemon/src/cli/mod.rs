@@ -7,6 +7,7 @@ mod operator;
 mod says;
 mod serve;
 mod status;
+mod tokens;
 mod transitions;
 mod watch;
 
@@ -151,6 +152,12 @@ enum Command {
     #[command(after_help = "Examples:\n  baton transitions\n  baton transitions orders --limit 5\n  \
                       baton transitions tr-57\n  baton transitions orders tr-57 -o json | jq .durations")]
     Transitions(transitions::TransitionsArgs),
+    /// Whether a token counts, and whether a resource refuses those that do not
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  baton tokens verify orders 42\n  baton tokens conformance --url http://127.0.0.1:8080/value"
+    )]
+    Tokens(tokens::TokensCommand),
     /// A small HTTP server that fails on command, for demos and tests
     #[command(
         hide = true,
@@ -204,6 +211,7 @@ async fn run(cli: Cli) -> Exit {
         Command::Resume(args) => automation::resume(&cli.global, args).await,
         Command::Explain(args) => explain::run(&cli.global, args).await,
         Command::Transitions(args) => transitions::run(&cli.global, args).await,
+        Command::Tokens(command) => tokens::run(&cli.global, command).await,
         Command::Watch(args) => watch::run(&cli.global, args).await,
     };
     done.unwrap_or_else(|error| {
@@ -260,6 +268,8 @@ mod tests {
             "baton transitions tr-57",
             "baton transitions orders tr-57",
             "baton transitions --limit 1000",
+            "baton tokens verify orders 42",
+            "baton tokens conformance --url http://127.0.0.1:1/x --writers 2 --rounds 0",
         ] {
             assert_eq!(reads(good), Ok(()), "{good}");
         }
@@ -281,6 +291,10 @@ mod tests {
             ("baton transitions Orders!", "Orders!"),
             ("baton transitions orders 57", "57"),
             ("baton transitions --limit 0", "0"),
+            ("baton tokens verify orders", "TOKEN"),
+            ("baton tokens verify orders -1", "-1"),
+            ("baton tokens conformance", "--url"),
+            ("baton tokens conformance --url http://127.0.0.1:1/x --writers 1", "2..=64"),
         ] {
             assert!(reads(bad).is_err_and(|error| error.contains(told)), "{bad}: {:?}", reads(bad));
         }
