@@ -547,7 +547,9 @@ impl Entry<'_> {
     pub(super) fn store_transition(&mut self, mut transition: Transition) {
         // A move that goes round and round keeps how it began and how it stands.
         let surplus = transition.steps.len().saturating_sub(STEPS_MAX);
-        transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
+        if surplus > 0 {
+            transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
+        }
         self.changes.insert(Change::Transition(transition.id));
         self.state.transitions.insert(transition.id, Arc::new(transition));
     }
