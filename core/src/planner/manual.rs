@@ -191,7 +191,8 @@ fn bypasses(
 
 fn both_sides_well(service: &Service) -> Result<(), Refusal> {
     let Some(active) = &service.assignment.active else {
-        let why = "a switchover and a failback move a well active; a failover promotes an instance where there is none".to_owned();
+        let why = "a switchover and a failback move a well active; a failover promotes an instance where there is none"
+            .to_owned();
         return Err(Refusal::NoActive { service: service.name.clone(), why });
     };
     match service.instances.get(&active.instance) {

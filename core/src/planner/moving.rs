@@ -71,7 +71,7 @@ impl Planner<'_> {
             return (Some(named), paused);
         }
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
-        let leaving = self.leaving();
+        let leaving = self.left_out();
         if held.is_some() {
             let same = self.service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone());
             let able =
@@ -85,10 +85,7 @@ impl Planner<'_> {
             }
         }
         let best = self.untried(open, leaving.as_ref());
-        let best = best
-            .or_else(|| self.gate_candidate(leaving.as_ref()))
-            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
-        (best, held)
+        (best.or_else(|| self.gate_candidate(leaving.as_ref())), held)
     }
 
     /// What keeps Baton from completing a move of its own.

@@ -13,7 +13,9 @@ pub fn open_told(open: &Transition, phase: Phase) -> String {
             format!("{what}, and ends when \"{}\" acknowledges, or its time for that is over", told_to(open))
         }
         Phase::Switching | Phase::FailingOver => {
-            format!("{what}, and has nobody active until it ends: a failover completes it, naming another instance if need be")
+            format!(
+                "{what}, and has nobody active until it ends: a failover completes it, naming another instance if need be"
+            )
         }
         Phase::Vacant | Phase::Active => what,
     }

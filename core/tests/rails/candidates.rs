@@ -47,7 +47,10 @@ fn whoever_lags_too_far_behind_is_no_candidate_nor_is_one_whose_lag_nobody_knows
     let mut worse = promote.clone();
     worse.to.lag = Some(30);
     let refused = world.refused(Command::Promote(worse));
-    assert!(matches!(&refused, Refusal::NotEligible { why, .. } if why.contains("its lag is 30, max_lag is 10")), "{refused}");
+    assert!(
+        matches!(&refused, Refusal::NotEligible { why, .. } if why.contains("its lag is 30, max_lag is 10")),
+        "{refused}"
+    );
     world.must(Command::Promote(promote));
     assert_eq!(world.who().as_deref(), Some("b"));
 }
@@ -58,8 +61,16 @@ fn without_max_lag_the_least_lag_counts_after_tier_and_priority() {
     world.down("a");
     assert_eq!(promoted(&world, &[("b", 900), ("c", 1)]).as_deref(), Some("b"), "b has the higher priority");
     world.put_instance("orders", "c", |registration| registration.priority = 200);
-    assert_eq!(promoted(&world, &[("b", 900), ("c", 1)]).as_deref(), Some("c"), "of equals the one that is less behind");
-    assert_eq!(promoted(&world, &[("b", 900)]).as_deref(), Some("b"), "and one that says nothing comes after those who do");
+    assert_eq!(
+        promoted(&world, &[("b", 900), ("c", 1)]).as_deref(),
+        Some("c"),
+        "of equals the one that is less behind"
+    );
+    assert_eq!(
+        promoted(&world, &[("b", 900)]).as_deref(),
+        Some("b"),
+        "and one that says nothing comes after those who do"
+    );
     assert_eq!(promoted(&world, &[]).as_deref(), Some("b"), "by id, where nobody says anything");
     world.put_instance("orders", "b", |registration| (registration.priority, registration.tier) = (200, 1));
     assert_eq!(promoted(&world, &[("b", 0), ("c", 5)]).as_deref(), Some("c"), "a lower tier wins before that");

@@ -75,7 +75,10 @@ fn it_is_looked_at_a_second_time_when_it_is_done() {
     let ill = refused(copy(), &|world| world.down("a"));
     assert!(matches!(ill, Refusal::NotEligible { .. } | Refusal::MovedOn { .. }), "{ill}");
     let doubted = |world: &mut World| drop(world.verdict(2, "orders", "b", Verdict::Suspect));
-    assert!(matches!(refused(copy(), &doubted), Refusal::MovedOn { .. }), "the active is not well: that is no switchover");
+    assert!(
+        matches!(refused(copy(), &doubted), Refusal::MovedOn { .. }),
+        "the active is not well: that is no switchover"
+    );
     let manual = |world: &mut World| world.put_service("orders", |spec| spec.failover.min_interval = Millis::ZERO);
     assert!(matches!(refused(copy(), &manual), Refusal::MovedOn { .. }), "failback.mode is manual by now");
     let no_longer = |world: &mut World| world.put_instance("orders", "a", |registration| registration.priority = 1);

@@ -153,7 +153,10 @@ fn a_latch_is_not_set_on_hearsay_and_what_is_not_held_cannot_be_resumed() {
     let hearsay = world.refused(Command::LatchSet { service: service("orders") });
     assert!(matches!(hearsay, Refusal::MovedOn { .. }), "{hearsay}");
     let refused = world.resume(Some("orders")).expect_err("there is nothing to resume");
-    assert!(matches!(&refused, Refusal::NothingToDo { why } if why.contains("neither paused nor latched")), "{refused}");
+    assert!(
+        matches!(&refused, Refusal::NothingToDo { why } if why.contains("neither paused nor latched")),
+        "{refused}"
+    );
     assert!(matches!(world.resume(None), Err(Refusal::NothingToDo { .. })));
 }
 
@@ -236,6 +239,10 @@ fn the_rails_are_told_while_all_is_well_too() {
     assert_eq!(world.decision("orders"), Decision::Nothing);
     let words = ["paused", "brake", "max_in_window"];
     assert!(words.iter().all(|word| world.the_gate("orders", word).verdict == GateVerdict::Pass));
-    assert_eq!(world.the_gate("orders", "min_interval").at_most, Some(Millis::secs(50)), "a failover would wait so long");
+    assert_eq!(
+        world.the_gate("orders", "min_interval").at_most,
+        Some(Millis::secs(50)),
+        "a failover would wait so long"
+    );
     assert_eq!(world.plan("orders").wake_at, None, "and nobody is woken for what nobody wants");
 }

@@ -111,7 +111,10 @@ fn a_plan_that_was_made_before_the_pause_is_refused_with_its_reason() {
     let planned = world.plan("orders").command.expect("a failover is planned");
     world.pause(None, HOUR);
     let refused = world.refused(planned);
-    assert!(matches!(&refused, Refusal::AutomationHeld { why, .. } if why.contains("net-team: new switches")), "{refused}");
+    assert!(
+        matches!(&refused, Refusal::AutomationHeld { why, .. } if why.contains("net-team: new switches")),
+        "{refused}"
+    );
     assert_eq!(world.who().as_deref(), Some("a"));
 }
 
@@ -142,7 +145,10 @@ fn a_pause_takes_nothing_away_from_one_that_has_not_acknowledged() {
     world.pause(Some("orders"), HOUR);
     world.play(Millis::secs(60));
     assert_eq!(world.who().as_deref(), Some("b"), "its time is over, and nobody else is tried");
-    assert_eq!((world.decision("orders"), world.holds("orders").contains(&"paused".to_owned())), (Decision::Hold, true));
+    assert_eq!(
+        (world.decision("orders"), world.holds("orders").contains(&"paused".to_owned())),
+        (Decision::Hold, true)
+    );
     let (_, token) = world.active("orders").expect("b");
     world.ack("b", token).expect("late, and welcome");
     assert_eq!(world.decision("orders"), Decision::Nothing);

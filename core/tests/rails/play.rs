@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use baton_core::command::{Ack, AutomationPause, AutomationResume, Command, Refusal, Reply};
 use baton_core::id::Token;
 use baton_core::planner::{
-    Decision, Facts, Gate, GateVerdict, ManualMove, ManualPlan, ManualRequest, ServicePlan, ServiceReport, instances_due,
-    pauses_due, plan_manual, plan_service,
+    Decision, Facts, Gate, GateVerdict, ManualMove, ManualPlan, ManualRequest, ServicePlan, ServiceReport,
+    instances_due, pauses_due, plan_manual, plan_service,
 };
 use baton_core::probe::Verdict;
 use baton_core::time::{ClusterTime, Millis};

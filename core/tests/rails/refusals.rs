@@ -40,7 +40,10 @@ fn one_that_is_ill_in_two_ways() {
     world.down("b");
     let told = refused(&world, ManualMove::Failover, Some("b"));
     assert!(told.contains("it is unhealthy: node 1 says down"), "{told}");
-    assert!(told.contains("(rule healthy: nobody can override that: it must get well); its lag is not known"), "{told}");
+    assert!(
+        told.contains("(rule healthy: nobody can override that: it must get well); its lag is not known"),
+        "{told}"
+    );
     assert!(told.contains("(rule max_lag: catching up does, or a larger failover.max_lag)"), "{told}");
 }
 
@@ -60,7 +63,10 @@ fn a_move_while_another_is_open() {
     let mut world = free(|spec| spec.failover.require_ack = true);
     world.asked(ManualMove::Switchover, Some("b"));
     let told = refused(&world, ManualMove::Switchover, Some("c"));
-    assert!(told.contains("is running, and there is one at a time: it is a switchover to \"b\" that alice began at "), "{told}");
+    assert!(
+        told.contains("is running, and there is one at a time: it is a switchover to \"b\" that alice began at "),
+        "{told}"
+    );
     assert!(told.ends_with("and ends when \"b\" acknowledges, or its time for that is over"), "{told}");
 
     let mut world = free(|_| {});
@@ -77,8 +83,14 @@ fn a_move_while_another_is_open() {
 fn a_proof_that_nothing_can_bring() {
     let world = free(|spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]));
     let told = refused(&world, ManualMove::Failover, None);
-    assert!(told.starts_with("proof \"lease\" does not hold: fencing.proof accepts lease, and nothing of that"), "{told}");
-    assert!(told.ends_with("an operator may say that it has stopped: a failover with proof \"operator\" and a reason"), "{told}");
+    assert!(
+        told.starts_with("proof \"lease\" does not hold: fencing.proof accepts lease, and nothing of that"),
+        "{told}"
+    );
+    assert!(
+        told.ends_with("an operator may say that it has stopped: a failover with proof \"operator\" and a reason"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -94,7 +106,10 @@ fn a_switchover_of_nothing_or_from_one_that_is_ill() {
     let mut world = World::new();
     world.put_service("orders", |_| {});
     let told = refused(&world, ManualMove::Switchover, None);
-    assert!(told.contains("has no active: a switchover and a failback move a well active; a failover promotes"), "{told}");
+    assert!(
+        told.contains("has no active: a switchover and a failback move a well active; a failover promotes"),
+        "{told}"
+    );
     let told = refused(&world, ManualMove::Failover, None);
     assert_eq!(told, "no instance of \"orders\" may be promoted: no instance is registered");
     world.put_service("orders", |spec| spec.mode = Mode::ActiveActive);
@@ -129,7 +144,17 @@ fn a_dry_run_shows_where_it_goes_by_which_proof_and_which_rails_it_passes_by() {
         let gates = plan.report.gates.iter().map(|gate| gate.gate.as_str()).collect::<Vec<_>>();
         assert_eq!(
             gates,
-            ["active_down", "automatic", "failback", "candidate", "proof", "paused", "brake", "max_in_window", "min_interval"]
+            [
+                "active_down",
+                "automatic",
+                "failback",
+                "candidate",
+                "proof",
+                "paused",
+                "brake",
+                "max_in_window",
+                "min_interval"
+            ]
         );
         assert_eq!(plan.report.candidates.len(), 3);
     }
