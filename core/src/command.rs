@@ -55,6 +55,8 @@ pub enum Command {
     ServiceDelete(ServiceDelete),
     /// Registers an instance or replaces its registration.
     InstancePut(InstancePut),
+    /// Changes what is said of a registered instance, in its present session.
+    InstanceChange(InstanceChange),
     /// Removes an instance.
     InstanceDelete(InstanceDelete),
     /// An observer's verdicts changed.
@@ -77,6 +79,8 @@ pub enum Command {
     TransitionStart(TransitionStart),
     /// Promotes an instance within an open transition, and mints its token.
     Promote(Promote),
+    /// An operator takes over an open transition: names who is to be promoted, perhaps that the old one has stopped.
+    TransitionTake(TransitionTake),
     /// Gives up an open transition.
     TransitionAbort(TransitionAbort),
     /// The holder has stopped.
@@ -175,6 +179,22 @@ pub struct InstancePut {
     /// Only if its generation is this one (`If-Match`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// Changes what is said of a registered instance. It goes on in the session that it has, so its tenure goes on too; whose
+/// life shows otherwise than before is somebody else, and registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceChange {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its id.
+    pub instance: InstanceId,
+    /// All that is said of it from now on.
+    pub registration: Box<Registration>,
+    /// Only if its generation is this one: what was changed is made from what was seen.
+    pub if_generation: u64,
     /// Who asks.
     pub actor: String,
 }
@@ -366,15 +386,6 @@ pub struct Target {
     pub lag: Option<u64>,
 }
 
-/// A named operator's word that the old active has stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assertion {
-    /// Who says so.
-    pub actor: String,
-    /// Why they are sure.
-    pub reason: String,
-}
-
 /// Promotes an instance within an open transition.
 ///
 /// Where an operator asks for it, and the proof that holds is another one or may still come, nobody is promoted yet: the open
@@ -395,12 +406,24 @@ pub struct Promote {
     /// That the last holder's lease has run out, where the proposer has sealed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseClaim>,
-    /// The word behind the proof `operator`, where the transition does not carry it already.
+}
+
+/// An operator takes over an open transition. It is completed at once where a proof holds, else by the leader once one does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionTake {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the operator saw. Refused when it is no longer the open one.
+    pub transition: TransitionId,
+    /// The instance to promote; refused unless it may be.
+    pub to: Target,
+    /// The proof that the operator asserts, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assertion: Option<Assertion>,
-    /// The operator who completes an open move that waits; `None` for Baton itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
+    pub asserted: Option<ProofKind>,
+    /// Why.
+    pub reason: String,
+    /// Who takes it over: they answer for it from here on.
+    pub actor: String,
 }
 
 /// Gives up an open transition.

@@ -2,17 +2,21 @@
 
 mod api;
 mod cli;
+mod clock;
 mod config;
 mod consensus;
 mod controller;
 mod demo;
+mod effects;
 mod example_server;
 mod judge;
+mod leases;
 mod monitor;
 mod net;
 mod node;
 mod orphan;
 mod prober;
+mod program;
 mod reports;
 mod store;
 mod terminal;

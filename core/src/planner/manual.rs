@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, Gate, GateVerdict, ServiceReport, plan_service, rank};
-use crate::command::{Assertion, Command, Promote, Refusal, Target, TransitionStart};
+use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
@@ -126,18 +126,13 @@ pub fn plan_manual(
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
     let command = match open {
-        // Where the proof may still come, or is a lease that its leader has to seal first, this only takes the move over.
-        Some(open) => Command::Promote(Promote {
+        Some(open) => Command::TransitionTake(TransitionTake {
             service: name.clone(),
             transition: open.id,
             to: target,
-            proof: proof.as_ref().map_or(first, |proof| proof.proof),
-            seen_token: service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
-            lease: None,
-            assertion: request
-                .asserts_stopped
-                .then(|| Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
-            actor: Some(request.actor.clone()),
+            asserted,
+            reason: request.reason.clone(),
+            actor: request.actor.clone(),
         }),
         None => Command::TransitionStart(TransitionStart {
             service: name.clone(),

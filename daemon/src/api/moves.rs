@@ -8,7 +8,7 @@ use baton_client::view::{MoveAnswer, MoveRequest, Problem};
 use baton_core::command::{Command, Done};
 use baton_core::id::{ServiceName, TransitionId};
 use baton_core::json::{FieldError, Json, read as read_fields};
-use baton_core::planner::{Facts, ManualMove, ManualRequest, plan_manual};
+use baton_core::planner::{ManualMove, ManualRequest, plan_manual};
 use baton_core::policy::ProofKind;
 use baton_core::transition::{Transition, TransitionStatus};
 use tokio::time::Instant;
@@ -39,7 +39,8 @@ const MOVE_WAIT: Duration = Duration::from_secs(10);
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
+            so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
@@ -67,7 +68,8 @@ pub(crate) async fn failover(
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
+            so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
@@ -82,6 +84,39 @@ pub(crate) async fn switchover(
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     make(&state, &service, ManualMove::Switchover, actor, &body).await
+}
+
+/// Move the active back to an instance that is preferred to it
+///
+/// Preferred is who has a lower tier or, within the tier, a higher priority. Both sides must be well. Without `to`, the most
+/// preferred of those that may be promoted. Where `failback.mode` is `never` this is refused; a switchover is not.
+#[utoipa::path(post, path = "/v1/services/{service}/failback", tag = "moves",
+    params(
+        ("service" = ServiceName, Path, description = "The service's name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not known yet: a request that carries one is \
+            refused with `idempotency_key_unsupported`, since repeating it may act twice"),
+    ),
+    request_body(content = MoveRequest, example = json!({"reason": "db-1 is repaired"})),
+    responses(
+        (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
+            body = MoveAnswer),
+        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
+            so far", body = Transition),
+        (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 409, description = "`already_active`: nobody is preferred to the active. `transition_in_progress`, \
+            `not_eligible`, `no_candidate`, `proof_refused` and others: why not", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn failback(
+    State(state): State<ApiState>,
+    OfService(service): OfService,
+    Asker(actor): Asker,
+    _: Unrepeated,
+    Query(()): Query<()>,
+    JsonBody(body): JsonBody,
+) -> Result<Answer, ApiError> {
+    make(&state, &service, ManualMove::Failback, actor, &body).await
 }
 
 fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
@@ -110,16 +145,16 @@ async fn make(
     let asked = parse(body).map_err(ApiError::Invalid)?;
     let request =
         ManualRequest { wanted, to: asked.to, reason: asked.reason, actor, asserts_stopped: asked.proof.is_some() };
+    let facts = state.reports.facts(service).await;
     let view = read(state, Consistency::Linearizable).await?;
     let revision = view.state.meta.revision;
-    let mut plan =
-        plan_manual(&view.state, service, &request, &Facts::default(), state.consensus.now().time, revision)?;
+    let mut plan = plan_manual(&view.state, service, &request, &facts, state.consensus.now().time, revision)?;
     let command = plan.command.take().filter(|_| !asked.dry_run);
     let Some(command) = command else {
         return Ok(Answer::json(&MoveAnswer::Planned(Box::new(plan)))?.at(revision));
     };
     // The move was open already where this only completes it.
-    let completed = if let Command::Promote(promote) = &command { Some(promote.transition) } else { None };
+    let completed = if let Command::TransitionTake(take) = &command { Some(take.transition) } else { None };
     let done = state.consensus.propose(command).await??;
     let transition = match (&done, completed) {
         (Done::Started { transition }, _) => *transition,

@@ -97,6 +97,7 @@ impl Item {
         let mints = |command: &Command| match command {
             Command::Promote(_) => true,
             Command::TransitionStart(start) => start.to.is_some(),
+            Command::TransitionTake(_) => true,
             Command::ClusterCreate { .. }
             | Command::NodeAnnounce(_)
             | Command::ObserverLost { .. }
@@ -104,6 +105,7 @@ impl Item {
             | Command::ServicePut(_)
             | Command::ServiceDelete(_)
             | Command::InstancePut(_)
+            | Command::InstanceChange(_)
             | Command::InstanceDelete(_)
             | Command::VerdictsRecord(_)
             | Command::JudgementsRecord(_)
