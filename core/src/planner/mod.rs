@@ -70,7 +70,7 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
             }
         },
     };
-    let leaving = plan.leaving();
+    let leaving = plan.left_out();
     let seek = Seek { service, leaving: leaving.as_ref(), now, asker: Asker::Baton };
     let report = ServiceReport {
         service: service.name.clone(),
@@ -159,6 +159,16 @@ impl<'a> Planner<'a> {
             let released = holder.filter(|holder| holder.released.is_some()).map(|holder| &holder.instance);
             if open.actor.is_some() { open.from.clone() } else { released.cloned() }
         })
+    }
+
+    /// The same, where there is another than that one to promote: rather the one that is left than nobody at all.
+    fn left_out(&self) -> Option<InstanceId> {
+        let only = |leaving: &InstanceId| {
+            self.service.assignment.active.is_some()
+                || !rank(&self.seek(Some(leaving)), self.facts, self.seed).is_empty()
+                || rank(&self.seek(None), self.facts, self.seed).is_empty()
+        };
+        self.leaving().filter(only)
     }
 
     fn seek<'b>(&self, leaving: Option<&'b InstanceId>) -> Seek<'b>
@@ -545,15 +555,26 @@ impl<'a> Planner<'a> {
             }
             None => {
                 let count = self.service.instances.len();
-                self.gate(
-                    "candidate",
-                    false,
-                    format!("none of {count} registered instances may be promoted: see candidates"),
-                );
+                let why = format!("none of {count} registered instances may be promoted: see candidates");
+                self.gate_until("candidate", false, why, self.next_candidate_at(leaving));
                 self.wake_for_candidates(leaving);
             }
         }
         best.map(|best| best.as_ref().clone())
+    }
+
+    /// When time alone makes somebody a candidate: the end of a cool-down, or of `min_healthy`.
+    fn next_candidate_at(&self, leaving: Option<&InstanceId>) -> Option<ClusterTime> {
+        let seek = self.seek(leaving);
+        let at = |instance: &Instance| {
+            let healthy = instance.health_since.plus(self.service.spec.failover.min_healthy);
+            let cool = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until);
+            cool.map_or(healthy, |cool| cool.max(healthy))
+        };
+        let able = |it: &&Instance| {
+            may_be_promoted(&Seek { now: at(it), ..seek }, it, self.facts.lag_of(&it.id)) && at(it) > self.now
+        };
+        self.service.instances.values().map(AsRef::as_ref).filter(able).map(at).min()
     }
 
     /// When time, or a heartbeat that tells a lag, may make somebody a candidate.

@@ -70,7 +70,7 @@ impl Planner<'_> {
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
     fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
-        let leaving = self.leaving();
+        let leaving = self.left_out();
         if held.is_some() {
             let same = self.service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone());
             let able =
@@ -87,10 +87,7 @@ impl Planner<'_> {
             return (Some(named), held);
         }
         let best = self.untried(open, leaving.as_ref());
-        let best = best
-            .or_else(|| self.gate_candidate(leaving.as_ref()))
-            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
-        (best, held)
+        (best.or_else(|| self.gate_candidate(leaving.as_ref())), held)
     }
 
     /// What keeps Baton from completing a move of its own.

@@ -32,6 +32,9 @@ pub struct Rail {
     pub sets: bool,
 }
 
+/// How a rail that binds Baton alone ends its sentence.
+pub(crate) const OPERATOR_IS_FREE: &str = "; what an operator asks for does not wait for it";
+
 fn rail(rail: &str, pass: bool, why: impl Into<String>) -> Rail {
     Rail { rail: rail.to_owned(), pass, why: why.into(), until: None, sets: false }
 }
@@ -108,8 +111,7 @@ fn paused(state: &State, service: &Service, now: ClusterTime) -> Rail {
         None => rail("paused", true, "automation is not paused"),
         Some((pause, what)) => {
             let why = format!(
-                "the automation {what} is paused until {} by {}: {}; a resume {what} ends that, and what an operator asks for \
-                 does not wait for it",
+                "the automation {what} is paused until {} by {}: {}; a resume {what} ends that{OPERATOR_IS_FREE}",
                 pause.until, pause.owner, pause.reason
             );
             Rail { until: Some(pause.ends), ..rail("paused", false, why) }
@@ -121,7 +123,7 @@ fn brake(state: &State, now: ClusterTime) -> Rail {
     if let Some(brake) = &state.meta.brake {
         let why = format!(
             "the brake is set: {} of {} services wanted to fail over at once, which looks like one cause and not many; a \
-             resume of all services releases it, and what an operator asks for does not wait for it",
+             resume of all services releases it{OPERATOR_IS_FREE}",
             brake.wanting, brake.of
         );
         return rail("brake", false, why);
@@ -140,8 +142,8 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
     let (max, window) = (policy.max_in_window, policy.window);
     if let Some(latch) = &service.rails.latch {
         let why = format!(
-            "it was moved {} within {}, and max_in_window is {max}: an operator must look, and then resume it; what an \
-             operator asks for does not wait for that",
+            "it was moved {} within {}, and max_in_window is {max}: an operator must look, and then resume \
+             it{OPERATOR_IS_FREE}",
             times(latch.moves as usize),
             latch.window
         );
@@ -168,10 +170,8 @@ fn min_interval(service: &Service, now: ClusterTime) -> Rail {
         Some(last) => {
             let ago = now.since(*last);
             let free = last.plus(min);
-            let why = format!(
-                "the last automatic move was {} ago, min_interval is {min}; an operator's move does not wait for it",
-                ago.told()
-            );
+            let why =
+                format!("the last automatic move was {} ago, min_interval is {min}{OPERATOR_IS_FREE}", ago.told());
             Rail { until: (now < free).then_some(free), ..rail("min_interval", now >= free, why) }
         }
     }
