@@ -145,9 +145,22 @@ fn when_all_were_tried_it_goes_round() {
     let token = cluster.token();
     cluster.ack("c", "c1", token).expect("at last");
     assert_eq!(cluster.record().status, TransitionStatus::Finished);
-    for _ in 0..STEPS_MAX {
-        cluster.world.wait(Millis(1));
-    }
+}
+
+#[test]
+fn what_an_operator_asserts_of_one_holder_says_nothing_of_the_next() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.put_service(|spec| (spec.failover.require_ack, spec.failover.activation_timeout) = (true, PATIENCE));
+    cluster.renew("a", "a1").expect("granted");
+    let plan = cluster.ask(ManualMove::Failover, Some("b"), true).expect("it is planned");
+    cluster.must(plan.command.expect("there is something to do"));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("b"), ProofKind::Operator));
+    cluster.pass(Millis(PATIENCE.0 - 1));
+    cluster.renew("b", "b1").expect("granted");
+    cluster.pass(Millis(W.0 - 1));
+    assert_eq!(cluster.active(), None, "alice has said that a stopped, and b may act");
+    cluster.pass(Millis(2));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("c"), ProofKind::Lease));
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use baton_core::command::{Command, Promote};
 use baton_core::id::Token;
+use baton_core::lease::LeaseClaim;
 use baton_core::mutant::{Mutant, plant};
 use baton_core::planner::ManualMove;
-use baton_core::policy::ProofKind;
 use baton_core::time::Millis;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, W};
+use super::tenures::promotion;
 
 /// Whether the clause is seen broken; none where the fault lives elsewhere.
 fn broken(mutant: Mutant) -> Option<bool> {
@@ -41,14 +42,11 @@ fn broken(mutant: Mutant) -> Option<bool> {
             cluster.active().is_some_and(|id| id != "b")
         }
         Mutant::PromotionWithoutCompare => {
+            // A promotion that was planned when another token was owed, by a claim about that one.
             cluster.order(ManualMove::Failover, Some("b"));
-            let Some(Command::Promote(promote)) =
-                cluster.ask(ManualMove::Failover, Some("c"), true).expect("a plan").command
-            else {
-                return Some(false);
-            };
-            let late = Promote { seen_token: Some(Token(1)), proof: ProofKind::Operator, ..promote };
-            cluster.send(Command::Promote(late)).is_ok()
+            let claim = LeaseClaim { token: Token(1), term: 1, renewed_ago: None, led_for: W };
+            let Command::Promote(promote) = promotion(&cluster, claim) else { unreachable!() };
+            cluster.send(Command::Promote(Promote { seen_token: Some(Token(1)), ..promote })).is_ok()
         }
         // Kept by the table, by the holder, or by whoever makes rounds, leaders and clocks.
         Mutant::NoReadIndex

@@ -97,7 +97,7 @@ fn an_operator_s_failover_waits_for_a_holder_s_lease_like_any_other() {
     cluster.must(plan.command.expect("there is something to do"));
     assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("b"), ProofKind::Operator));
     let evidence = &cluster.record().proof.as_ref().expect("a proof").evidence;
-    assert!(evidence.contains("alice asserts") && evidence.contains("kernel update"), "{evidence}");
+    assert!(evidence.contains("a named operator asserts") && evidence.contains("alice: kernel update"), "{evidence}");
 }
 
 #[test]

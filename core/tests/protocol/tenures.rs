@@ -59,7 +59,7 @@ fn a_new_leader_waits_a_full_w_of_its_own() {
 }
 
 /// An attempt to promote b within the open move by this claim.
-fn promotion(cluster: &Cluster, claim: LeaseClaim) -> Command {
+pub(super) fn promotion(cluster: &Cluster, claim: LeaseClaim) -> Command {
     Command::Promote(Promote {
         service: service("orders"),
         transition: cluster.service().assignment.transition.expect("a move is open"),
@@ -67,8 +67,6 @@ fn promotion(cluster: &Cluster, claim: LeaseClaim) -> Command {
         proof: ProofKind::Lease,
         seen_token: Some(cluster.token()),
         lease: Some(claim),
-        assertion: None,
-        actor: None,
     })
 }
 
