@@ -13,7 +13,7 @@ use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
 use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds, rails_of};
-use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
+use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
 use crate::transition::{
     Durations, JudgedEvidence, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus,
@@ -48,8 +48,12 @@ impl Entry<'_> {
         let grounds =
             Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, standing: None };
         let proof = proof_that_holds(&service, &grounds);
-        if let (Some(_), Err(NoProof::Never { why })) = (&start.actor, &proof) {
-            // Nobody's wish takes a service's active away unless the move can be completed.
+        let planned = match start.kind {
+            TransitionKind::Switchover | TransitionKind::Failback => true,
+            TransitionKind::Placement | TransitionKind::Failover => start.actor.is_some(),
+        };
+        if planned && let Err(NoProof::Never { why }) = &proof {
+            // No wish takes a service's active away unless the move can be completed.
             return Err(Refusal::ProofRefused { proof: start.asserted.unwrap_or(ProofKind::Token), why: why.clone() });
         }
 
@@ -540,7 +544,12 @@ impl Entry<'_> {
         Step { step: step.to_owned(), time: self.wall, at: self.now, detail }
     }
 
-    pub(super) fn store_transition(&mut self, transition: Transition) {
+    pub(super) fn store_transition(&mut self, mut transition: Transition) {
+        // A move that goes round and round keeps how it began and how it stands.
+        let surplus = transition.steps.len().saturating_sub(STEPS_MAX);
+        if surplus > 0 {
+            transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
+        }
         self.changes.insert(Change::Transition(transition.id));
         self.state.transitions.insert(transition.id, Arc::new(transition));
     }

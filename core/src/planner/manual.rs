@@ -102,6 +102,10 @@ pub fn plan_manual(
     let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
     let (proof, waits_for) = match proof_that_holds(service, &grounds) {
         Ok(proof) => (Some(proof), None),
+        // It waits for that anyway, and on behalf of somebody: whoever asks again must bring something.
+        Err(no) if open.is_some_and(|open| open.actor.is_some() && open.to.as_ref() == Some(&to)) => {
+            return Err(refused(no.into_why()));
+        }
         Err(NoProof::Pending { why, .. }) => (None, Some(why)),
         Err(NoProof::Never { why }) => return Err(refused(why)),
     };

@@ -44,12 +44,17 @@ impl Planner<'_> {
                 }
             },
             (best, Err(no)) => {
-                if let Some(planned) = self.fence(&open, &no) {
+                // Nobody is cut off for the sake of a move that may not be made, or has nobody to go to.
+                if best.is_some()
+                    && held.is_none()
+                    && let Some(planned) = self.fence(&open, &no)
+                {
                     return planned;
                 }
-                let who = match &best {
-                    Some(to) => format!("\"{}\" will be promoted once that is safe", to.id),
-                    None => "no instance may be promoted".to_owned(),
+                let who = match (&best, &held) {
+                    (Some(to), None) => format!("\"{}\" will be promoted once that is safe", to.id),
+                    (Some(to), Some((why, _))) => format!("\"{}\" is not promoted by itself: {why}", to.id),
+                    (None, _) => "no instance may be promoted".to_owned(),
                 };
                 (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.why()), None)
             }
@@ -65,10 +70,6 @@ impl Planner<'_> {
     /// Whoever was named comes first, then the others by strategy, rather the one that is left than nobody at all. Where
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
     fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
-        if let Some(named) = self.named(open) {
-            let paused = if open.actor.is_some() { None } else { self.held_back(open) };
-            return (Some(named), paused);
-        }
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
         let leaving = self.leaving();
         if held.is_some() {
@@ -82,6 +83,9 @@ impl Planner<'_> {
                 self.gate("candidate", true, why);
                 return (Some(same), None);
             }
+        }
+        if let Some(named) = self.named(open) {
+            return (Some(named), held);
         }
         let best = self.untried(open, leaving.as_ref());
         let best = best
