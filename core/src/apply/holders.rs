@@ -163,6 +163,8 @@ impl Entry<'_> {
             tried.tried.retain(|other| *other != active.instance);
             tried.tried.push(active.instance.clone());
             tried.promoted = None;
+            // An operator's word was about the holder before this one: it says nothing of whoever is to stop now.
+            (tried.asserted, tried.asserted_because) = (None, None);
             tried.steps.push(self.step("activation_failed", why.to_owned()));
             self.store_transition(tried);
         }
