@@ -4,8 +4,9 @@
 use super::{Decision, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
+use crate::lease::LeaseStanding;
 use crate::rules::{Asker, NoProof, Seek, not_eligible, runs_against, under_way_until};
-use crate::state::Instance;
+use crate::state::{Instance, Phase};
 use crate::time::Millis;
 use crate::transition::{ProofRecord, Transition, TransitionKind};
 
@@ -152,6 +153,20 @@ impl Planner<'_> {
         let NoProof::Pending { hook: true, .. } = no else { return None };
         let hook = self.service.spec.fencing.hook.as_ref()?;
         let holder = self.service.assignment.last_holder.as_ref()?;
+        // A planned move is polite: whoever is well and was told to step down is given the time to do so.
+        if self.service.assignment.phase == Phase::Switching
+            && holder.released.is_none()
+            && let LeaseStanding::Runs { left, .. } = &self.facts.lease
+        {
+            self.wake(self.now.plus(*left).plus(Millis(1)));
+            let why = format!(
+                "\"{}\" is stepping down as planned, and is not cut off while its lease runs (at most {} from now)",
+                holder.instance,
+                left.told()
+            );
+            self.gate("hook", false, why.clone());
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
+        }
         let failed = runs_against(open, holder).filter(|run| run.outcome.as_ref().is_some_and(|it| !it.ok)).count();
         let last = runs_against(open, holder).next_back();
         let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));
