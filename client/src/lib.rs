@@ -6,11 +6,13 @@
 mod error;
 mod http;
 mod routes;
+mod session;
 mod sse;
 mod stream;
 pub mod view;
 
 pub use error::ClientError;
 pub use http::{Client, Pages};
+pub use session::{SessionEvent, SessionOver};
 pub use sse::{Frame, FrameTooLong, SseParser};
 pub use stream::{EventStream, StreamItem, WatchFilter};

@@ -14,6 +14,7 @@ mod node;
 mod orphan;
 mod prober;
 mod reports;
+mod run;
 mod store;
 mod terminal;
 

@@ -1,0 +1,6 @@
+//! The failover SDK's session: one life of an instance that speaks to the cluster itself. What a session tells whoever
+//! does the work, and what it is told, are plain data; what is done with them is not decided here.
+
+mod event;
+
+pub use event::{SessionEvent, SessionOver};

@@ -1,0 +1,8 @@
+//! `baton run`: a child process that runs while its instance is active, under the lease of its token.
+
+mod rules;
+mod supervisor;
+mod words;
+
+#[cfg(test)]
+mod tests;
