@@ -152,33 +152,46 @@ impl Orphans {
 
     /// Kills who is left; whether nobody is.
     fn end(self) -> bool {
-        if !self.adopted {
-            return true;
+        let mut nobody = true;
+        for one in self.left() {
+            nobody = false;
+            let _ = kill_process(one, Signal::KILL);
+            let _ = waitpid(Some(one), WaitOptions::NOHANG);
         }
-        // Where the list of processes cannot be read, nobody is known.
-        let own = rustix::process::getpid();
-        let all = processes().unwrap_or_default();
-        let left: Vec<&Listed> = all.iter().filter(|one| one.parent == own && Some(one.id) != self.spared).collect();
-        for one in &left {
-            let _ = kill_process(one.id, Signal::KILL);
-            let _ = waitpid(Some(one.id), WaitOptions::NOHANG);
-        }
-        left.is_empty()
+        nobody
     }
 
     /// Waits for those who have ended by themselves, so that the dead do not pile up under a child that runs for long.
     pub(super) fn reap(self, group: Option<&Group>) {
-        if !self.adopted {
-            return;
-        }
-        let own = rustix::process::getpid();
         let child = group.map(Group::id);
-        for one in processes().unwrap_or_default() {
-            if one.parent == own && !one.lives && Some(one.id) != child && Some(one.id) != self.spared {
-                let _ = waitpid(Some(one.id), WaitOptions::NOHANG);
-            }
+        for one in self.left().into_iter().filter(|one| Some(*one) != child) {
+            let _ = waitpid(Some(one), WaitOptions::NOHANG);
         }
     }
+
+    /// Our own children, but for the spared one.
+    fn left(self) -> Vec<Pid> {
+        if !self.adopted {
+            return Vec::new();
+        }
+        let mut left = children();
+        left.retain(|one| Some(*one) != self.spared);
+        left
+    }
+}
+
+/// The children of this process, dead ones included.
+fn children() -> Vec<Pid> {
+    let number = |text: &str| text.parse().ok().and_then(Pid::from_raw);
+    // proc_pid_task_children(5): short, but not in every kernel.
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists: Vec<_> = tasks.map(|task| std::fs::read_to_string(task.path().join("children"))).collect();
+    if lists.iter().any(Result::is_ok) {
+        return lists.iter().flatten().flat_map(|list| list.split_whitespace().filter_map(number)).collect();
+    }
+    let own = rustix::process::getpid();
+    // Where the list of processes cannot be read either, nobody is known.
+    processes().unwrap_or_default().iter().filter(|one| one.parent == own).map(|one| one.id).collect()
 }
 
 /// A process as the system lists it.

@@ -3,6 +3,7 @@
 mod group;
 mod rules;
 mod supervisor;
+mod watchdog;
 mod words;
 
 #[cfg(test)]
