@@ -13,6 +13,6 @@ pub mod view;
 
 pub use error::ClientError;
 pub use http::{Client, Pages};
-pub use session::{Alarm, NoAlarm, SessionEvent, SessionOver, boot_time};
+pub use session::{Alarm, NoAlarm, Release, Session, SessionEnd, SessionEvent, SessionOver, boot_time};
 pub use sse::{Frame, FrameTooLong, SseParser};
 pub use stream::{EventStream, StreamItem, WatchFilter};

@@ -3,6 +3,8 @@
 
 mod clock;
 mod event;
+mod line;
 
 pub use clock::{Alarm, NoAlarm, boot_time};
 pub use event::{SessionEvent, SessionOver};
+pub use line::{Release, Session, SessionEnd};

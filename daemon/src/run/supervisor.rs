@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use baton_client::{SessionEvent, SessionOver};
+use baton_client::{Release, SessionEvent, SessionOver};
 use baton_core::id::Token;
 use baton_core::probe::LocalTime;
 use rustix::process::Signal;
@@ -50,12 +50,7 @@ pub(super) enum Output {
     /// Kill the whole group, until nobody is left.
     Kill,
     /// Give the token back.
-    Release {
-        /// Which.
-        token: Token,
-        /// The instance is no candidate any more.
-        leaving: bool,
-    },
+    Release(Release),
     /// Tell the person at the terminal.
     Say(String),
     /// End with this code. Nothing comes after it.
@@ -179,6 +174,15 @@ impl Supervisor {
         }
     }
 
+    /// Until when a process of the group may live at the very most: between the supervisor's own KILL and the end of the
+    /// lease, so that a watchdog that kills then never kills what the supervisor would have spared.
+    pub(super) fn lives_until(&self) -> Option<LocalTime> {
+        match &self.state {
+            State::Running(run) => Some(before(run.tenure.until, margin(run.tenure.ttl) / 2)),
+            State::Waiting | State::Releasing { .. } | State::Over => None,
+        }
+    }
+
     fn session(&mut self, now: LocalTime, event: SessionEvent, out: &mut Vec<Output>) {
         match event {
             SessionEvent::Passive { active } => {
@@ -238,7 +242,7 @@ impl Supervisor {
 
     fn step_down(&mut self, now: LocalTime, token: Token, reason: &str, out: &mut Vec<Output>) {
         if self.next.take_if(|next| next.token == token).is_some() && matches!(self.state, State::Waiting) {
-            self.release(token, out);
+            self.release(token, "its process was not started yet".to_owned(), out);
         }
         let State::Running(run) = &mut self.state else { return };
         if run.tenure.token != token || run.ended.is_some() {
@@ -287,7 +291,7 @@ impl Supervisor {
             }
             State::Waiting => {
                 if let Some(next) = self.next.take() {
-                    self.release(next.token, out);
+                    self.release(next.token, "its process was not started yet".to_owned(), out);
                 }
             }
             State::Running(_) | State::Releasing { .. } | State::Over => {}
@@ -345,12 +349,12 @@ impl Supervisor {
             self.state = State::Waiting;
         } else {
             out.push(Output::Say(format!("{line}: releasing token {}", tenure.token)));
-            self.release(tenure.token, out);
+            self.release(tenure.token, format!("its process ended ({how})"), out);
         }
     }
 
-    fn release(&mut self, token: Token, out: &mut Vec<Output>) {
-        out.push(Output::Release { token, leaving: self.leaving.is_some() });
+    fn release(&mut self, token: Token, reason: String, out: &mut Vec<Output>) {
+        out.push(Output::Release(Release { token, leaving: self.leaving.is_some(), reason }));
         self.state = State::Releasing { token };
     }
 

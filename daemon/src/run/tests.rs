@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use baton_client::{SessionEvent, SessionOver};
+use baton_client::{Release, SessionEvent, SessionOver};
 use baton_core::id::Token;
 use baton_core::probe::LocalTime;
 use rustix::process::Signal;
@@ -28,7 +28,7 @@ fn told(output: &Output) -> String {
         Output::Start(token) => format!("START {token}"),
         Output::Signal(signal) => format!("SIGNAL {}", signal.as_raw()),
         Output::Kill => "KILL".to_owned(),
-        Output::Release { token, leaving } => {
+        Output::Release(Release { token, leaving, .. }) => {
             format!("RELEASE {token} {}", if *leaving { "leaving" } else { "staying" })
         }
         Output::Say(line) => line.clone(),
@@ -377,7 +377,7 @@ impl World {
                 }
                 Output::Signal(_) => assert!(self.group.is_some(), "seed {seed}, at {now}: nobody to signal"),
                 Output::Kill => self.killed = true,
-                Output::Release { token, .. } => {
+                Output::Release(Release { token, .. }) => {
                     assert_ne!(self.group, Some(token.0), "seed {seed}, at {now}: released what still acts");
                     self.releasing = Some(token.0);
                 }
