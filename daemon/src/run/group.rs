@@ -182,12 +182,11 @@ impl Orphans {
 
 /// The children of this process, dead ones included.
 fn children() -> Vec<Pid> {
-    let number = |text: &str| text.parse().ok().and_then(Pid::from_raw);
     // proc_pid_task_children(5): short, but not in every kernel.
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists: Vec<_> = tasks.map(|task| std::fs::read_to_string(task.path().join("children"))).collect();
     if lists.iter().any(Result::is_ok) {
-        return lists.iter().flatten().flat_map(|list| list.split_whitespace().filter_map(number)).collect();
+        return lists.iter().flatten().flat_map(|list| list.split_whitespace().filter_map(pid)).collect();
     }
     let own = rustix::process::getpid();
     // Where the list of processes cannot be read either, nobody is known.
@@ -214,16 +213,20 @@ fn processes() -> Option<Vec<Listed>> {
     (!all.is_empty()).then_some(all)
 }
 
+fn pid(text: &str) -> Option<Pid> {
+    text.parse().ok().filter(|id| *id > 0).and_then(Pid::from_raw)
+}
+
 /// Reads `/proc/PID/stat` (proc_pid_stat(5)): `id (name) state parent group ...`, where the name may hold anything.
 fn listed(line: &str) -> Option<Listed> {
     let (id, rest) = line.split_once(' ')?;
     let (_, rest) = rest.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?;
-    let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
-    // The first process of the system has no parent; its number is 0, and nobody here is its child.
-    let (parent, group) = (number()?.unwrap_or(Pid::INIT), number()?.unwrap_or(Pid::INIT));
-    Some(Listed { id: Pid::from_raw(id.parse().ok()?)?, parent, group, lives: !matches!(state, "Z" | "X" | "x") })
+    // What is outside of a container, or beyond the first process of the system, has the number 0.
+    let mut number = || fields.next().map(|text| pid(text).unwrap_or(Pid::INIT));
+    let (parent, group) = (number()?, number()?);
+    Some(Listed { id: pid(id)?, parent, group, lives: !matches!(state, "Z" | "X" | "x") })
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ fn heard(line: &str) -> Result<Option<Watched>, ()> {
         return Ok(None);
     }
     let (group, nanos) = line.split_once(' ').ok_or(())?;
-    let group = group.parse().ok().and_then(Pid::from_raw).filter(|group| !group.is_init()).ok_or(())?;
+    let group: i32 = group.parse().ok().filter(|group| *group > 1).ok_or(())?;
+    let group = Pid::from_raw(group).ok_or(())?;
     let nanos: u64 = nanos.parse().map_err(|_| ())?;
     Ok(Some(Watched { group, until: LocalTime(Duration::from_nanos(nanos)) }))
 }
