@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use baton_core::id::ServiceName;
-use baton_core::planner::{ServiceReport, plan_service};
+use baton_core::planner::{Facts, ServiceReport, plan_service};
 
 use super::ApiState;
 use super::answer::Answer;
@@ -29,6 +29,6 @@ pub(crate) async fn explain(
     let service = service_in(&view, &name)?;
     let now = state.consensus.now().time;
     // The revision as seed, as the controller does it: what is named here is what is done.
-    let plan = plan_service(&view.state, service, now, view.state.meta.revision);
+    let plan = plan_service(&view.state, service, &Facts::default(), now, view.state.meta.revision);
     Ok(Answer::json(&plan.report)?.at(view.state.meta.revision))
 }

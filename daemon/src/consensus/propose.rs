@@ -114,6 +114,18 @@ impl Item {
             | Command::InstanceAdmin(_)
             | Command::InstanceReset(_)
             | Command::TransitionAbort(_)
+            | Command::Release(_)
+            | Command::Ack(_)
+            | Command::ActivationExpire(_)
+            | Command::HookStart(_)
+            | Command::HookEnd(_)
+            | Command::InstanceReturned(_)
+            | Command::AutomationPause(_)
+            | Command::AutomationResume(_)
+            | Command::AutomationDue { .. }
+            | Command::LatchSet { .. }
+            | Command::BrakeSet
+            | Command::DebtForget { .. }
             | Command::EventsCompact { .. } => false,
         };
         self.commands.iter().filter(|carried| mints(carried.command())).count()

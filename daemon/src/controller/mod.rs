@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use baton_core::command::{Command, Refusal, Reply};
 use baton_core::id::{NodeId, ServiceName};
-use baton_core::planner::{self, instances_due, plan_service};
+use baton_core::planner::{self, Facts, instances_due, plan_service};
 use baton_core::state::Change;
 use baton_core::time::Millis;
 use futures_util::StreamExt;
@@ -120,7 +120,7 @@ impl Tenure {
                 for change in objects.iter() {
                     match change {
                         Change::Service(name) | Change::Instance(name, _) => self.changed(name),
-                        Change::Meta | Change::Node(_) | Change::Transition(_) => {}
+                        Change::Meta | Change::Node(_) | Change::Transition(_) | Change::Debt(_) => {}
                     }
                 }
             }
@@ -137,7 +137,7 @@ impl Tenure {
             let now = self.consensus.now().time;
             if let Some(service) = view.state.service(&name) {
                 // The revision as seed, as everywhere: `explain` of this state names what is done here.
-                let plan = plan_service(&view.state, service, now, view.state.meta.revision);
+                let plan = plan_service(&view.state, service, &Facts::default(), now, view.state.meta.revision);
                 if let Some(at) = plan.wake_at {
                     self.plans.wake_at(&name, Instant::now() + at.since(now).as_duration());
                 }
@@ -232,6 +232,10 @@ impl Tenure {
                     | Refusal::NotActivePassive { .. }
                     | Refusal::NoTrial { .. }
                     | Refusal::IsActive { .. }
+                    | Refusal::UnknownSession { .. }
+                    | Refusal::NotHolder { .. }
+                    | Refusal::AutomationHeld { .. }
+                    | Refusal::NothingToDo { .. }
                     | Refusal::LimitReached { .. } => self.plans.wake_at(service, Instant::now() + RETRY),
                 }
             }

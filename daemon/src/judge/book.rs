@@ -96,7 +96,7 @@ impl Book {
     pub(super) fn changed(&mut self, state: &State, changes: &BTreeSet<Change>, now: LocalTime) {
         for change in changes {
             match change {
-                Change::Meta | Change::Transition(_) | Change::Node(_) => {}
+                Change::Meta | Change::Transition(_) | Change::Node(_) | Change::Debt(_) => {}
                 Change::Service(name) => self.service_changed(state, name, now),
                 Change::Instance(name, id) => match (state.service(name), state.instance(name, id)) {
                     (Some(service), Some(instance)) => self.instance_changed(service, instance, now),
