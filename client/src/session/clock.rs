@@ -41,6 +41,9 @@ mod imp {
         pub fn new() -> Result<Self, NoAlarm> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let timer = timerfd_create(TimerfdClockId::Boottime, flags).map_err(|error| NoAlarm(error.into()))?;
+            // Deprecated in favour of an `unsafe` one, for types whose descriptor may change or close under the runtime. An
+            // `OwnedFd` that is never taken out does neither.
+            #[expect(deprecated, reason = "its successor is unsafe, and an OwnedFd keeps what it asks for")]
             AsyncFd::with_interest(timer, Interest::READABLE).map(Self).map_err(NoAlarm)
         }
 

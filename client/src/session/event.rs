@@ -6,6 +6,9 @@ use std::time::Duration;
 use baton_core::id::{InstanceId, Token};
 use baton_core::probe::LocalTime;
 
+/// The end of a lease under `on_quorum_loss: freeze`: its holder goes on without a quorum, until it is told to step down.
+pub const FOREVER: LocalTime = LocalTime(Duration::MAX);
+
 /// News of a session, in the order in which they came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
@@ -18,7 +21,7 @@ pub enum SessionEvent {
     Active {
         /// The fencing token of its promotion. It goes with everything that is written.
         token: Token,
-        /// When the lease ends.
+        /// When the lease ends; [`FOREVER`] where it does not end by itself.
         until: LocalTime,
         /// The length of a lease of this tenure.
         ttl: Duration,

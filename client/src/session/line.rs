@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::SessionEvent;
 
 /// News that may wait to be heard. A worker that is so far behind has been stopped, and its session then waits for it.
-const NEWS_MAX: usize = 64;
+const NEWS_MAX: usize = 16;
 
 /// A token that is given back.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -186,8 +186,7 @@ impl Supervisor {
     fn session(&mut self, now: LocalTime, event: SessionEvent, out: &mut Vec<Output>) {
         match event {
             SessionEvent::Passive { active } => {
-                if matches!(self.state, State::Waiting) {
-                    self.next = None;
+                if matches!(self.state, State::Waiting) && self.next.is_none() {
                     let line = format!("{} is passive, waiting ({})", self.name, who(active.as_ref()));
                     self.say_once(line, out);
                 }
@@ -379,6 +378,7 @@ impl Supervisor {
         let Some(next) = self.next else { return };
         if now >= next.until {
             self.next = None;
+            self.release(next.token, "its lease ended before its process was started".to_owned(), out);
             return;
         }
         if now < self.not_before {

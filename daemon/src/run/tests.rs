@@ -337,7 +337,7 @@ fn a_lease_that_is_nearly_over_starts_nobody() {
     );
     let mut play = Play::new(Restart::Never);
     play.wait(7_000).active(17, 10_000).wait(20_000).extended(17, 30_000);
-    play.did("");
+    play.did("10000 RELEASE 17 staying");
 }
 
 /// A generator of numbers (Marsaglia's xorshift, 2003), so that a failing play can be played again.
