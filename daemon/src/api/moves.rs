@@ -8,7 +8,7 @@ use baton_client::view::{MoveAnswer, MoveRequest, Problem};
 use baton_core::command::{Command, Done};
 use baton_core::id::{ServiceName, TransitionId};
 use baton_core::json::{FieldError, Json, read as read_fields};
-use baton_core::planner::{Facts, ManualMove, ManualRequest, plan_manual};
+use baton_core::planner::{ManualMove, ManualRequest, plan_manual};
 use baton_core::policy::ProofKind;
 use baton_core::transition::{Transition, TransitionStatus};
 use tokio::time::Instant;
@@ -110,10 +110,10 @@ async fn make(
     let asked = parse(body).map_err(ApiError::Invalid)?;
     let request =
         ManualRequest { wanted, to: asked.to, reason: asked.reason, actor, asserts_stopped: asked.proof.is_some() };
+    let facts = state.reports.facts(service).await;
     let view = read(state, Consistency::Linearizable).await?;
     let revision = view.state.meta.revision;
-    let mut plan =
-        plan_manual(&view.state, service, &request, &Facts::default(), state.consensus.now().time, revision)?;
+    let mut plan = plan_manual(&view.state, service, &request, &facts, state.consensus.now().time, revision)?;
     let command = plan.command.take().filter(|_| !asked.dry_run);
     let Some(command) = command else {
         return Ok(Answer::json(&MoveAnswer::Planned(Box::new(plan)))?.at(revision));
