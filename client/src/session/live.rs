@@ -7,6 +7,7 @@ use baton_core::holder::{Change, Holder, RoleAnswer, Stop};
 use baton_core::id::{InstanceId, Token};
 use baton_core::policy::OnQuorumLoss;
 use baton_core::probe::LocalTime;
+use baton_core::state::Phase;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -37,7 +38,7 @@ const LAST_BEATS: Duration = Duration::from_millis(30);
 pub(super) async fn live(config: SessionConfig, mut end: SessionEnd, mut alarm: Alarm) {
     loop {
         let Some(line) = register(&config, &mut end).await else { return };
-        let mut life = Life::new(line, config.interval);
+        let mut life = Life::new(line);
         match life.run(&mut end, &mut alarm).await {
             Some(Ended::Removed) => {}
             Some(Ended::Over(why)) => {
@@ -113,7 +114,6 @@ struct Given {
 struct Life {
     line: Line,
     holder: Holder,
-    interval: Duration,
     /// The endpoint that answered last, counted in a ring.
     index: usize,
     beats: JoinSet<(u64, usize, Heard)>,
@@ -134,7 +134,7 @@ struct Life {
     failures: u32,
     ttl: Duration,
     on_quorum_loss: OnQuorumLoss,
-    phase: String,
+    phase: Option<Phase>,
 }
 
 /// What came first.
@@ -149,11 +149,10 @@ enum Came {
 }
 
 impl Life {
-    fn new(line: Line, interval: Duration) -> Self {
+    fn new(line: Line) -> Self {
         Self {
             line,
             holder: Holder::new(boot_time()),
-            interval,
             index: 0,
             beats: JoinSet::new(),
             sent: BTreeMap::new(),
@@ -168,7 +167,7 @@ impl Life {
             failures: 0,
             ttl: Duration::ZERO,
             on_quorum_loss: OnQuorumLoss::SelfFence,
-            phase: String::new(),
+            phase: None,
         }
     }
 
@@ -266,8 +265,8 @@ impl Life {
         let now = boot_time();
         let beat = self.holder.send(now);
         self.sent.insert(beat.number, now);
-        let (line, index, interval) = (self.line.clone(), self.index, self.interval);
-        self.beats.spawn(async move { (beat.number, index, line.beat(index, beat.timeout, interval).await) });
+        let (line, index) = (self.line.clone(), self.index);
+        self.beats.spawn(async move { (beat.number, index, line.beat(index, beat.timeout).await) });
     }
 
     /// What a heartbeat came to; why the session is over, if it is.
@@ -282,7 +281,7 @@ impl Life {
         }
         match heard {
             Heard::Role { answer, phase } => {
-                self.phase = phase;
+                self.phase = Some(phase);
                 self.role(number, &answer, now, news);
                 None
             }
@@ -351,10 +350,10 @@ impl Life {
                     }
                 }
                 Change::Stopped { token, why: Stop::SteppedDown } => {
-                    let reason = match self.phase.as_str() {
-                        "" => "the cluster says that it is passive".to_owned(),
-                        phase => format!("the service is {}", phase.replace('_', " ")),
-                    };
+                    let reason = self.phase.map_or_else(
+                        || "the cluster says that it is passive".to_owned(),
+                        |phase| format!("the service is {}", phase.as_str().replace('_', " ")),
+                    );
                     news.push(SessionEvent::StepDown { token, reason });
                     self.look_again = true;
                 }
@@ -395,7 +394,7 @@ impl Life {
 
     /// Asks who is active, if the worker waits and does not know.
     fn look_up(&mut self) {
-        let waits = self.given.is_empty() && !self.silent && !self.phase.is_empty();
+        let waits = self.given.is_empty() && !self.silent && self.phase.is_some();
         if waits && self.lookup.is_empty() && std::mem::take(&mut self.look_again) {
             let line = self.line.clone();
             self.lookup.spawn(async move {

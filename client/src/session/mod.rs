@@ -14,8 +14,6 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use baton_core::id::{InstanceId, ServiceName};
 use baton_core::policy::Registration;
 
@@ -35,8 +33,6 @@ pub struct SessionConfig {
     pub instance: InstanceId,
     /// What is said of it; its `liveness` must be `heartbeat`.
     pub registration: Registration,
-    /// How often the cluster wants to hear of it while it waits. While it is active it is heard three times a lease at least.
-    pub interval: Duration,
 }
 
 impl Session {

@@ -6,7 +6,8 @@ use baton_core::holder::{LeaseAnswer, RoleAnswer};
 use baton_core::id::{InstanceId, ServiceName, Token};
 use baton_core::policy::OnQuorumLoss;
 use baton_core::probe::LocalTime;
-use serde::{Deserialize, Serialize};
+use baton_core::state::Phase;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::boot_time;
@@ -14,7 +15,7 @@ use super::line::Release;
 use crate::error::ClientError;
 use crate::http::{Client, query_escape};
 use crate::sse::SseParser;
-use crate::view::Role;
+use crate::view::{HeartbeatAnswer, HeartbeatRequest, Role};
 
 /// Silence after which a role stream is given up. Servers send a comment every two seconds.
 const STREAM_SILENCE: Duration = Duration::from_secs(7);
@@ -45,29 +46,11 @@ pub(super) struct Line {
     pub(super) session: String,
 }
 
-#[derive(Serialize)]
-struct BeatBody<'a> {
-    session: &'a str,
-}
-
-/// The answer to a heartbeat, as far as a holder goes by it.
-#[derive(Clone, Debug, Deserialize)]
-struct BeatAnswer {
-    role: Role,
-    #[serde(default)]
-    token: Option<Token>,
-    #[serde(default)]
-    lease_ms: Option<u64>,
-    #[serde(default)]
-    on_quorum_loss: Option<OnQuorumLoss>,
-    phase: serde_json::Value,
-}
-
 /// What a heartbeat came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The role, and the lease if there is one.
-    Role { answer: RoleAnswer, phase: String },
+    Role { answer: RoleAnswer, phase: Phase },
     /// It is the active one, and was granted no time: the cluster is not sure of itself yet.
     NotGranted,
     /// Another registration has taken its place.
@@ -93,10 +76,10 @@ impl Line {
         format!("/v1/services/{}/instances/{}/{what}", self.service, self.instance)
     }
 
-    /// Sends one heartbeat to one endpoint. `interval`: how often one is sent while it waits.
-    pub(super) async fn beat(&self, index: usize, timeout: Duration, interval: Duration) -> Heard {
-        let body = BeatBody { session: &self.session };
-        heard(self.client.post_at(index, &self.path("heartbeat"), &body, timeout).await, interval)
+    /// Sends one heartbeat to one endpoint.
+    pub(super) async fn beat(&self, index: usize, timeout: Duration) -> Heard {
+        let body = HeartbeatRequest { session: self.session.clone(), state: None, lag: None };
+        heard(self.client.post_at(index, &self.path("heartbeat"), &body, timeout).await)
     }
 
     /// Gives a token back: at one endpoint after the other until the cluster has heard it, says that there is nothing to be
@@ -155,9 +138,9 @@ impl Line {
     }
 }
 
-fn heard(answer: Result<BeatAnswer, ClientError>, interval: Duration) -> Heard {
+fn heard(answer: Result<HeartbeatAnswer, ClientError>) -> Heard {
     match answer {
-        Ok(answer) => role(&answer, interval),
+        Ok(answer) => role(&answer),
         Err(ClientError::Problem(problem)) => match (problem.status, problem.code.as_str()) {
             (409, "unknown_session") => Heard::Superseded,
             (404, "no_such_instance") => Heard::Removed,
@@ -175,15 +158,14 @@ fn heard(answer: Result<BeatAnswer, ClientError>, interval: Duration) -> Heard {
     }
 }
 
-fn role(answer: &BeatAnswer, interval: Duration) -> Heard {
-    let phase = answer.phase.as_str().unwrap_or_default().to_owned();
+fn role(answer: &HeartbeatAnswer) -> Heard {
+    let (phase, interval) = (answer.phase, Duration::from_millis(answer.interval_ms));
     match (answer.role, answer.token, answer.lease_ms) {
         (Role::Passive, _, _) => Heard::Role { answer: RoleAnswer { lease: None, interval }, phase },
         (Role::Active, Some(token), Some(ms)) => {
-            let ttl = Duration::from_millis(ms);
             let on_quorum_loss = answer.on_quorum_loss.unwrap_or(OnQuorumLoss::SelfFence);
-            let lease = Some(LeaseAnswer { token, ttl, on_quorum_loss });
-            Heard::Role { answer: RoleAnswer { lease, interval: interval.min(ttl / 3) }, phase }
+            let lease = Some(LeaseAnswer { token, ttl: Duration::from_millis(ms), on_quorum_loss });
+            Heard::Role { answer: RoleAnswer { lease, interval }, phase }
         }
         (Role::Active, _, _) => Heard::NotGranted,
     }
@@ -194,37 +176,39 @@ mod tests {
     use super::*;
     use crate::view::Problem;
 
-    const INTERVAL: Duration = Duration::from_secs(4);
-
     fn told(text: &str) -> Heard {
-        heard(Ok(serde_json::from_str(text).expect("an answer")), INTERVAL)
+        heard(Ok(serde_json::from_str(text).expect("an answer")))
     }
 
     fn refused(status: u16, code: &str) -> Heard {
         let problem = Problem { status, code: code.to_owned(), title: "no".to_owned(), ..Problem::default() };
-        heard(Err(ClientError::Problem(Box::new(problem))), INTERVAL)
+        heard(Err(ClientError::Problem(Box::new(problem))))
     }
 
     #[test]
     fn only_an_answer_with_token_and_length_is_a_lease() {
         let lease = |ms, on_quorum_loss| LeaseAnswer { token: Token(7), ttl: Duration::from_millis(ms), on_quorum_loss };
-        let active = |lease, interval| Heard::Role {
-            answer: RoleAnswer { lease: Some(lease), interval: Duration::from_millis(interval) },
-            phase: "active".to_owned(),
-        };
+        let interval = Duration::from_millis(200);
+        let active =
+            |lease| Heard::Role { answer: RoleAnswer { lease: Some(lease), interval }, phase: Phase::Active };
         assert_eq!(
-            told(r#"{"role":"active","token":7,"lease_ms":600,"phase":"active"}"#),
-            active(lease(600, OnQuorumLoss::SelfFence), 200)
+            told(r#"{"role":"active","token":7,"lease_ms":600,"phase":"active","interval_ms":200}"#),
+            active(lease(600, OnQuorumLoss::SelfFence))
         );
         assert_eq!(
-            told(r#"{"role":"active","token":7,"lease_ms":60000,"on_quorum_loss":"freeze","phase":"active"}"#),
-            active(lease(60_000, OnQuorumLoss::Freeze), 4_000)
+            told(
+                r#"{"role":"active","token":7,"lease_ms":900,"on_quorum_loss":"freeze","phase":"active","interval_ms":200}"#
+            ),
+            active(lease(900, OnQuorumLoss::Freeze))
         );
-        for none in [r#"{"role":"active","token":7,"phase":"active"}"#, r#"{"role":"active","lease_ms":5,"phase":"x"}"#] {
+        for none in [
+            r#"{"role":"active","token":7,"phase":"active"}"#,
+            r#"{"role":"active","lease_ms":5,"phase":"active"}"#,
+        ] {
             assert_eq!(told(none), Heard::NotGranted, "{none}");
         }
-        let passive = Heard::Role { answer: RoleAnswer { lease: None, interval: INTERVAL }, phase: "switching".to_owned() };
-        assert_eq!(told(r#"{"role":"passive","phase":"switching"}"#), passive);
+        let passive = Heard::Role { answer: RoleAnswer { lease: None, interval }, phase: Phase::Switching };
+        assert_eq!(told(r#"{"role":"passive","phase":"switching","interval_ms":200}"#), passive);
     }
 
     #[test]

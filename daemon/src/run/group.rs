@@ -36,13 +36,13 @@ pub(super) struct NotStarted {
 
 /// What is run, and for whom.
 #[derive(Clone, Debug)]
-pub(super) struct Task {
+pub(crate) struct Task {
     /// The program and its arguments; never empty.
-    pub(super) command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
     /// The service.
-    pub(super) service: ServiceName,
+    pub(crate) service: ServiceName,
     /// The instance.
-    pub(super) instance: InstanceId,
+    pub(crate) instance: InstanceId,
 }
 
 /// A child and its process group.

@@ -14,31 +14,113 @@ mod tests;
 mod trial;
 
 use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
 
-use baton_client::{Alarm, NoAlarm, Session, boot_time};
+use baton_client::{Alarm, Client, ClientError, NoAlarm, Session, SessionConfig, boot_time};
+use baton_core::id::ServiceName;
+use baton_core::policy::{Mode, Registration, Spec};
 use baton_core::probe::LocalTime;
 use rustix::process::Pid;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-use self::group::{Group, Orphans, Task};
+pub(crate) use self::group::Task;
+use self::group::{Group, Orphans};
+use self::rules::GraceTooLong;
+pub(crate) use self::rules::{Restart, Rules};
 use self::signals::{Meaning, Signals};
 use self::supervisor::{Input, Output, Supervisor};
 use self::watchdog::Watchdog;
-use self::words::Ended;
+pub(crate) use self::watchdog::watchdog;
 use crate::terminal::output::remark;
+
+/// The wait before a cluster that does not answer is asked for the service again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a child cannot be supervised at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// No signals, no deadlines.
+    /// The cluster refuses what was asked of it, or cannot be asked at all.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// All instances of such a service work at a time: there is no active to be.
+    #[error("\"{service}\" is {mode}: baton run is for active_passive services, of which one instance works at a time")]
+    NotActivePassive {
+        /// The service.
+        service: ServiceName,
+        /// Its mode.
+        mode: Mode,
+    },
+    /// The grace does not fit into the service's lease.
+    #[error(transparent)]
+    Grace(#[from] GraceTooLong),
+    /// Without signals nobody could end it.
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
-    /// No timer, no deadlines.
+    /// Without a timer nobody would end the child in time.
     #[error(transparent)]
     Alarm(#[from] NoAlarm),
     /// Without a watchdog nobody would stop the child when this process is killed.
     #[error("the watchdog cannot be started: {0}")]
     Watchdog(std::io::Error),
+}
+
+/// Keeps a command running while its instance is active, until it ends for good; the exit code.
+pub(crate) async fn supervise(
+    client: Client,
+    task: Task,
+    registration: Registration,
+    rules: Rules,
+) -> Result<u8, RunError> {
+    let name = format!("{}/{}", task.service, task.instance);
+    let spec = spec_of(&client, &task.service, &name).await?;
+    match spec.mode {
+        Mode::ActivePassive => {}
+        mode @ Mode::ActiveActive => return Err(RunError::NotActivePassive { service: task.service, mode }),
+    }
+    rules.fits(spec.lease.ttl.as_duration())?;
+    let watchdog = Watchdog::start().map_err(RunError::Watchdog)?;
+    let (service, instance) = (task.service.clone(), task.instance.clone());
+    let session = Session::start(SessionConfig { client, service, instance, registration })?;
+    let command = task.command.first().map_or("CMD".into(), |program| {
+        Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
+    });
+    let runner = Runner {
+        task,
+        supervisor: Supervisor::new(name, command, rules),
+        session,
+        group: None,
+        ended: false,
+        orphans: Orphans::adopt().sparing(watchdog.id()),
+        watchdog: Some(watchdog),
+        watched: None,
+        say,
+    };
+    runner.run().await
+}
+
+/// The service's spec, as soon as anybody tells it. A cluster that cannot be reached yet is waited for, as one that is lost
+/// later is: who starts first after a power cut is nobody's choice.
+async fn spec_of(client: &Client, service: &ServiceName, name: &str) -> Result<Spec, RunError> {
+    let mut told = false;
+    loop {
+        let error = match client.service(service).await {
+            Ok(view) => return Ok(view.spec),
+            Err(error) => error,
+        };
+        let passes = match &error {
+            ClientError::Problem(problem) => problem.status >= 500 || problem.status == 429,
+            ClientError::NoConnection { .. } | ClientError::NoAnswer { .. } => true,
+            ClientError::Endpoint { .. } | ClientError::Unexpected { .. } => false,
+        };
+        if !passes {
+            return Err(error.into());
+        }
+        if !std::mem::replace(&mut told, true) {
+            say(&format!("{name} waits for the cluster: {error}"));
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 /// All that a supervisor acts with.
