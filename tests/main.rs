@@ -15,6 +15,7 @@ mod durability;
 mod failover;
 mod faults;
 mod garbage;
+mod guards;
 mod heartbeats;
 mod observers;
 mod openapi;

@@ -1,10 +1,12 @@
 //! What travels between Baton and its clients: the wire views, an HTTP client, an event stream, and the session of an
 //! instance that speaks for itself.
 //!
-//! Nothing here decides anything: a view is what the daemon answers, told in the words of `baton-core`; the client asks
-//! and listens; what a lease is worth is said by `baton_core::holder`.
+//! A view is what the daemon answers, told in the words of `baton-core`; the client asks and listens, and decides nothing:
+//! what a lease is worth is said by `baton_core::holder`. [`guard`] is for the other end: for resources that check fencing
+//! tokens.
 
 mod error;
+pub mod guard;
 mod http;
 mod routes;
 mod session;

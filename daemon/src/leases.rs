@@ -114,6 +114,7 @@ impl LeaderBook {
             | Command::InstancesDue(_)
             | Command::InstanceAdmin(_)
             | Command::InstanceReset(_)
+            | Command::TransitionTake(_)
             | Command::TransitionAbort(_)
             | Command::EventsCompact { .. }
             | Command::Release(_)

@@ -39,7 +39,7 @@ pub(super) async fn live(config: SessionConfig, mut end: SessionEnd, mut alarm: 
     loop {
         let Some(line) = register(&config, &mut end).await else { return };
         let mut life = Life::new(line);
-        match life.run(&mut end, &mut alarm).await {
+        match life.run(&mut end, &mut alarm, config.follow_role).await {
             Some(Ended::Removed) => {}
             Some(Ended::Over(why)) => {
                 // A worker that is gone has nothing to stop.
@@ -172,11 +172,14 @@ impl Life {
     }
 
     /// Lives; none: the worker is gone.
-    async fn run(&mut self, end: &mut SessionEnd, alarm: &mut Alarm) -> Option<Ended> {
+    async fn run(&mut self, end: &mut SessionEnd, alarm: &mut Alarm, follow_role: bool) -> Option<Ended> {
         let (prompt, mut prompts) = mpsc::channel(1);
+        // Dropped with this life, and the stream with it.
         let mut stream = JoinSet::new();
-        let line = self.line.clone();
-        stream.spawn(async move { line.follow(0, prompt).await });
+        if follow_role {
+            let line = self.line.clone();
+            stream.spawn(async move { line.follow(0, prompt).await });
+        }
         loop {
             self.send_what_is_due();
             let wake_at = self.wake_at();

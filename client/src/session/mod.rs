@@ -33,6 +33,10 @@ pub struct SessionConfig {
     pub instance: InstanceId,
     /// What is said of it; its `liveness` must be `heartbeat`.
     pub registration: Registration,
+    /// Whether the role stream is followed, so that a promotion is heard of at once and not by the next heartbeat. Must be
+    /// false where the service has `lease.release_on_disconnect`: there the loss of a connection, which may happen to anybody,
+    /// gives the token away while the worker still acts by it.
+    pub follow_role: bool,
 }
 
 impl Session {

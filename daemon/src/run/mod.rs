@@ -81,7 +81,8 @@ pub(crate) async fn supervise(
     rules.fits(spec.lease.ttl.as_duration())?;
     let watchdog = Watchdog::start().map_err(RunError::Watchdog)?;
     let (service, instance) = (task.service.clone(), task.instance.clone());
-    let session = Session::start(SessionConfig { client, service, instance, registration })?;
+    let follow_role = !spec.lease.release_on_disconnect;
+    let session = Session::start(SessionConfig { client, service, instance, registration, follow_role })?;
     let command = task.command.first().map_or("CMD".into(), |program| {
         Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
     });
