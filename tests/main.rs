@@ -25,6 +25,7 @@ mod pick;
 mod probing;
 mod recovery;
 mod reports;
+mod run;
 mod selfdoubt;
 mod starvation;
 mod stream;
