@@ -8,15 +8,18 @@
 mod support;
 
 mod api;
+mod automation;
 mod cli;
 mod demo;
 mod deploy;
 mod durability;
+mod failback;
 mod failover;
 mod faults;
 mod garbage;
 mod guards;
 mod heartbeats;
+mod hooks;
 mod observers;
 mod openapi;
 mod operator;
@@ -25,7 +28,9 @@ mod pick;
 mod probing;
 mod recovery;
 mod reports;
+mod roles;
 mod run;
 mod selfdoubt;
 mod starvation;
 mod stream;
+mod verify;

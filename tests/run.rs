@@ -117,7 +117,7 @@ async fn dead(pid: Pid) {
 /// The last finished move of the service.
 async fn last_move(cluster: &Cluster, node: u64) -> Value {
     let all = cluster.api(node).all("/v1/transitions?service=jobs").await;
-    let done = all.into_iter().filter(|it| it["status"] == "succeeded");
+    let done = all.into_iter().filter(|it| it["status"] == "finished");
     done.max_by_key(|it| it["token"].as_u64()).unwrap_or(Value::Null)
 }
 
@@ -145,7 +145,7 @@ fn the_end_of_a_child_hands_over_at_once_and_its_code_is_passed_on() {
         assert_eq!(a.code().await, Some(128 + 9), "by default the child's end is the end");
         b.pid("pid").await;
         let record = last_move(&cluster, 1).await;
-        assert_eq!(record["proof"]["kind"], "release", "{record:#}");
+        assert_eq!(record["proof"]["proof"], "release", "{record:#}");
 
         // A signal to the supervisor is for the child, which says how it ends.
         let script = "trap 'touch $D/told; sleep 0.2; exit 42' TERM; trap 'touch $D/usr1' USR1; \
@@ -261,7 +261,7 @@ fn a_supervisor_that_is_killed_takes_its_child_along() {
         println!("the child was dead {:?} after its supervisor", killed.elapsed());
         cluster.active(1, "jobs", "b").await;
         let record = last_move(&cluster, 1).await;
-        assert_eq!(record["proof"]["kind"], "lease", "nobody was left to release: {record:#}");
+        assert_eq!(record["proof"]["proof"], "lease", "nobody was left to release: {record:#}");
         b.pid("pid").await;
     });
 }

@@ -46,7 +46,7 @@ ON CONFLICT (resource) DO UPDATE SET token = excluded.token WHERE excluded.token
 
 /// For PostgreSQL 9.5 or later.
 ///
-/// What was tried, and holds with 15: under `READ COMMITTED` [`ADMIT`] waits for a transaction that has the row, and then
+/// What was tried, and holds with 15: under `READ COMMITTED` [`ADMIT`](postgres::ADMIT) waits for a transaction that has the row, and then
 /// compares with what that one committed. Under `REPEATABLE READ` and `SERIALIZABLE` it fails with 40001
 /// (`serialization_failure`) instead when that one committed a change: begin the whole transaction again, with the same
 /// token; it will be told then whether it is stale. No level admits a stale token.
@@ -58,16 +58,16 @@ ON CONFLICT (resource) DO UPDATE SET token = excluded.token WHERE excluded.token
 ///   whoever waits. `pg_terminate_backend` ends it at once. A statement that runs is ended by `statement_timeout` only.
 /// - *Admission writes*, so transactions of one holder that are guarded by it queue behind one another. Where one holder works
 ///   with many connections, admit once when it is promoted, in a transaction of its own, and begin each transaction with
-///   [`HOLD`], which many may have at once.
+///   [`HOLD`](postgres::HOLD), which many may have at once.
 ///   It is safe, and not fair: PostgreSQL lets further sharers pass a writer that waits, so an old holder which keeps
 ///   beginning transactions can keep a new token from being recorded. Where that matters, admit in each transaction.
-/// - *In the guarded statement itself:* `WITH admitted AS (` [`ADMIT`] ` RETURNING token) UPDATE … WHERE … AND EXISTS (SELECT 1
+/// - *In the guarded statement itself:* `WITH admitted AS (` [`ADMIT`](postgres::ADMIT) ` RETURNING token) UPDATE … WHERE … AND EXISTS (SELECT 1
 ///   FROM admitted)`. Admission and work are one statement and stand or fall together. But all its parts see the
 ///   snapshot from before the wait: under `READ COMMITTED` rows that the old holder added meanwhile are passed over. Work that
 ///   reads belongs into a transaction with the admission first.
 /// - *A plain `SELECT` of the token is no guard* under `READ COMMITTED`, nor is it as a condition in the guarded statement: it
 ///   reads a snapshot, locks nothing, and a higher token may be recorded and used before the old statement is committed.
-///   Hence `FOR SHARE` in [`HOLD`].
+///   Hence `FOR SHARE` in [`HOLD`](postgres::HOLD).
 /// - *What a standby has not got is forgotten when it takes over*, the token with the work. With asynchronous
 ///   replication, or `synchronous_commit = off`, a lower token could then be admitted again, until the holder's next write.
 pub mod postgres {

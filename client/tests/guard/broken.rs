@@ -63,7 +63,7 @@ impl InMemory {
             Fault::ComparesText => highest == 0 || token.to_string() >= highest.to_string(),
             #[expect(clippy::cast_possible_truncation, reason = "the very mistake")]
             Fault::CutsTo32Bits => token as u32 >= highest as u32,
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the very mistake")]
+            #[expect(clippy::cast_precision_loss, reason = "the very mistake")]
             Fault::RoundsToFloat => token as f32 >= highest as f32,
             Fault::Nothing
             | Fault::ForgetsOnRestart

@@ -55,7 +55,7 @@ impl NoProof {
     }
 }
 
-const OPERATOR: &str = "an operator may assert it: POST …/failover with \"proof\": \"operator\" and a reason";
+const OPERATOR: &str = "an operator may say that it has stopped: a failover with proof \"operator\" and a reason";
 
 fn proof(proof: ProofKind, fencing: Fencing, evidence: impl Into<String>) -> ProofRecord {
     ProofRecord { proof, fencing, evidence: evidence.into() }
