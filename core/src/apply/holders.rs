@@ -163,6 +163,8 @@ impl Entry<'_> {
             tried.tried.retain(|other| *other != active.instance);
             tried.tried.push(active.instance.clone());
             tried.promoted = None;
+            // What an operator has asserted is about whoever held it then. Of this one nobody has said anything.
+            (tried.asserted, tried.asserted_because) = (None, None);
             tried.steps.push(self.step("activation_failed", why.to_owned()));
             self.store_transition(tried);
         }

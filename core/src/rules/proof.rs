@@ -159,14 +159,13 @@ fn by_lease(holder: &Holder, grounds: &Grounds<'_>) -> Option<ProofRecord> {
     }
     let wait = Millis(u64::try_from(terms.wait().as_millis()).unwrap_or(u64::MAX));
     let renewed = match claim.renewed_ago {
-        Some(ago) => format!("was last renewed {} ago", ago.told()),
-        None => format!("was not renewed since the leader was elected {} ago", claim.led_for.told()),
+        // To the millisecond: rounded, the two could look as if too little had been waited.
+        Some(ago) => format!("was last renewed {ago} ago"),
+        None => format!("was not renewed since the leader was elected {} ago", claim.led_for),
     };
     let word = format!(
-        "the lease of \"{}\" under token {token} (ttl {}) {renewed}; {} were to be waited",
-        holder.instance,
-        terms.ttl,
-        wait.told()
+        "the lease of \"{}\" under token {token} (ttl {}) {renewed}; {wait} were to be waited",
+        holder.instance, terms.ttl
     );
     Some(match terms.on_quorum_loss {
         OnQuorumLoss::SelfFence => proof(ProofKind::Lease, Fencing::Enforced, word),
@@ -191,7 +190,7 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         waits.push(match grounds.standing {
             Some(LeaseStanding::Runs { left, .. }) => {
                 lease_in = Some(*left);
-                format!("the end of its lease (at most {} from now)", left.told())
+                format!("the end of its lease (at most {left} from now)")
             }
             Some(LeaseStanding::RanOut { .. } | LeaseStanding::Unknown) | None => "the end of its lease".to_owned(),
         });
