@@ -158,6 +158,7 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
 /// How often, as people say it.
 fn times(number: usize) -> String {
     match number {
+        0 => "never".to_owned(),
         1 => "once".to_owned(),
         _ => format!("{number} times"),
     }
