@@ -29,6 +29,7 @@ mod probing;
 mod recovery;
 mod reports;
 mod roles;
+mod run;
 mod selfdoubt;
 mod starvation;
 mod stream;

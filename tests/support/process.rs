@@ -55,6 +55,11 @@ impl Process {
         Self { name: name.to_owned(), log: log.to_owned(), child, ended: None }
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {

@@ -121,8 +121,6 @@ impl Leader {
             proof: ProofKind::Lease,
             seen_token: Some(claim.token),
             lease: Some(claim),
-            assertion: None,
-            actor: None,
         });
         self.apply(command);
     }
