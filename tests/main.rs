@@ -19,6 +19,7 @@ mod heartbeats;
 mod observers;
 mod openapi;
 mod operator;
+mod overlap;
 mod partition;
 mod pick;
 mod probing;
