@@ -1,9 +1,10 @@
 //! What travels between Baton and its clients: the wire views, an HTTP client and an event stream.
 //!
-//! Nothing here decides anything: a view is what the daemon answers, told in the words of `baton-core`; the client asks
-//! and listens.
+//! A view is what the daemon answers, told in the words of `baton-core`; the client asks and listens, and decides nothing.
+//! [`guard`] is for the other end: for resources that check fencing tokens.
 
 mod error;
+pub mod guard;
 mod http;
 mod routes;
 mod sse;

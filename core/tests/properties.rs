@@ -290,8 +290,6 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
                 proof: ProofKind::Token,
                 seen_token: known.assignment.last_holder.as_ref().and_then(|holder| holder.token),
                 lease: None,
-                assertion: None,
-                actor: None,
             }))
         }
         Act::Abort { service } => Some(Command::TransitionAbort(TransitionAbort {

@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     // Behind `nodes`, so that the processes are gone before their directory is.
     dir: TempDir,
+    /// The configuration file of every node, if they have one.
+    config: Option<PathBuf>,
 }
 
 /// What a node says of itself in `GET /v1/cluster`.
@@ -57,10 +59,20 @@ pub(crate) struct Local {
 impl Cluster {
     /// `count` nodes on loopback, all ready.
     pub(crate) async fn start(count: u64) -> Self {
+        Self::configured(count, None).await
+    }
+
+    /// `count` nodes on loopback, all ready, each with this TOML as its configuration file.
+    pub(crate) async fn configured(count: u64, toml: Option<&str>) -> Self {
         for attempt in 1..=STARTS {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let nodes = (1..=count).map(|id| Node::on_loopback(id, dir.path())).collect();
-            let mut cluster = Self { nodes, dir };
+            let config = toml.map(|toml| {
+                let path = dir.path().join("baton.toml");
+                std::fs::write(&path, toml).expect("a file in a temporary directory");
+                path
+            });
+            let mut cluster = Self { nodes, dir, config };
             cluster.start_all();
             match cluster.all_ready().await {
                 Ok(()) => return cluster,
@@ -79,7 +91,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let hosts = lan.hosts().iter().take(count);
         let nodes = hosts.zip(1u64..).map(|(host, id)| Node::in_host(id, host, dir.path())).collect();
-        let mut cluster = Self { nodes, dir };
+        let mut cluster = Self { nodes, dir, config: None };
         cluster.start_all();
         cluster.all_ready().await.unwrap_or_else(|output| panic!("a node ended while the cluster started:\n{output}"));
         cluster
@@ -121,6 +133,9 @@ impl Cluster {
         args.extend(["--listen".to_owned(), node.listen.to_string()]);
         args.extend(["--peer-listen".to_owned(), node.peer.to_string()]);
         args.extend(["--initial-cluster".to_owned(), members.join(",")]);
+        if let Some(config) = &self.config {
+            args.extend(["--config".to_owned(), config.display().to_string()]);
+        }
         if node.namespace.is_some() {
             args.push("--insecure".to_owned());
         }

@@ -4,7 +4,7 @@
 use super::{Decision, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
-use crate::rules::{Asker, NoProof, Seek, not_eligible};
+use crate::rules::{Asker, NoProof, Seek, not_eligible, runs_against, under_way_until};
 use crate::state::Instance;
 use crate::time::Millis;
 use crate::transition::{ProofRecord, Transition, TransitionKind};
@@ -13,8 +13,6 @@ use crate::transition::{ProofRecord, Transition, TransitionKind};
 const HOOK_AGAIN: Millis = Millis(500);
 /// The longest such rest.
 const HOOK_AGAIN_MAX: Millis = Millis::secs(30);
-/// A run that has no outcome so long after its time-out has lost it: its node told nobody.
-const HOOK_LOST: Millis = Millis::secs(10);
 /// The most runs of a hook within one transition, those included that have no outcome: the record keeps each of them.
 const HOOK_RUNS_MAX: usize = 200;
 
@@ -45,12 +43,17 @@ impl Planner<'_> {
                 }
             },
             (best, Err(no)) => {
-                if let Some(planned) = self.fence(&open, &no) {
+                // Nobody is cut off for the sake of a move that may not be made, or has nobody to go to.
+                if best.is_some()
+                    && held.is_none()
+                    && let Some(planned) = self.fence(&open, &no)
+                {
                     return planned;
                 }
-                let who = match &best {
-                    Some(to) => format!("\"{}\" will be promoted once that is safe", to.id),
-                    None => "no instance may be promoted".to_owned(),
+                let who = match (&best, &held) {
+                    (Some(to), None) => format!("\"{}\" will be promoted once that is safe", to.id),
+                    (Some(to), Some((why, _))) => format!("\"{}\" is not promoted by itself: {why}", to.id),
+                    (None, _) => "no instance may be promoted".to_owned(),
                 };
                 (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.why()), None)
             }
@@ -66,10 +69,6 @@ impl Planner<'_> {
     /// Whoever was named comes first, then the others by strategy, rather the one that is left than nobody at all. Where
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
     fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
-        if let Some(named) = self.named(open) {
-            let paused = if open.actor.is_some() { None } else { self.held_back(open) };
-            return (Some(named), paused);
-        }
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
         let leaving = self.leaving();
         if held.is_some() {
@@ -83,6 +82,9 @@ impl Planner<'_> {
                 self.gate("candidate", true, why);
                 return (Some(same), None);
             }
+        }
+        if let Some(named) = self.named(open) {
+            return (Some(named), held);
         }
         let best = self.untried(open, leaving.as_ref());
         let best = best
@@ -145,8 +147,6 @@ impl Planner<'_> {
             proof: proof.proof,
             seen_token: self.service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
             lease: self.claim(Some(proof)),
-            assertion: None,
-            actor: None,
         })
     }
 
@@ -154,16 +154,15 @@ impl Planner<'_> {
     fn fence(&mut self, open: &Transition, no: &NoProof) -> Option<Planned> {
         let NoProof::Pending { hook: true, .. } = no else { return None };
         let hook = self.service.spec.fencing.hook.as_ref()?;
-        let failed = open.hook.iter().filter(|run| run.outcome.is_some()).count();
-        let last = open.hook.last();
-        if let Some(run) = last.filter(|run| run.outcome.is_none() && run.term == self.facts.term) {
-            let lost_at = run.at.plus(hook.timeout).plus(HOOK_LOST);
-            if self.now < lost_at {
-                self.wake(lost_at);
-                let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
-                self.gate("hook", false, why.clone());
-                return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
-            }
+        let holder = self.service.assignment.last_holder.as_ref()?;
+        let failed = runs_against(open, holder).filter(|run| run.outcome.as_ref().is_some_and(|it| !it.ok)).count();
+        let last = runs_against(open, holder).next_back();
+        let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));
+        if let (Some(run), Some(lost_at)) = (last, lost_at) {
+            self.wake(lost_at);
+            let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
+            self.gate("hook", false, why.clone());
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         if failed >= hook.attempts as usize || open.hook.len() >= HOOK_RUNS_MAX {
             let why = format!("the fencing hook has failed {failed} times, attempts is {}", hook.attempts);

@@ -119,7 +119,7 @@ async fn make(
         return Ok(Answer::json(&MoveAnswer::Planned(Box::new(plan)))?.at(revision));
     };
     // The move was open already where this only completes it.
-    let completed = if let Command::Promote(promote) = &command { Some(promote.transition) } else { None };
+    let completed = if let Command::TransitionTake(take) = &command { Some(take.transition) } else { None };
     let done = state.consensus.propose(command).await??;
     let transition = match (&done, completed) {
         (Done::Started { transition }, _) => *transition,

@@ -4,6 +4,7 @@ mod operator;
 mod says;
 mod serve;
 mod status;
+mod tokens;
 mod watch;
 
 use std::process::ExitCode;
@@ -109,6 +110,12 @@ enum Command {
     /// Forget all that speaks against an instance: breaker, cool-down, recovery, what was seen of it
     #[command(after_help = "Example:\n  baton reset orders a --reason \"the switch was repaired\"")]
     Reset(operator::ResetArgs),
+    /// Whether a token counts, and whether a resource refuses those that do not
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  baton tokens verify orders 42\n  baton tokens conformance --url http://127.0.0.1:8080/value"
+    )]
+    Tokens(tokens::TokensCommand),
     /// A small HTTP server that fails on command, for demos and tests
     #[command(
         hide = true,
@@ -155,6 +162,7 @@ async fn run(cli: Cli) -> Exit {
         Command::Drain(args) => operator::drain(&cli.global, args).await,
         Command::Admin(args) => operator::admin(&cli.global, args).await,
         Command::Reset(args) => operator::reset(&cli.global, args).await,
+        Command::Tokens(command) => tokens::run(&cli.global, command).await,
         Command::Watch(args) => watch::run(&cli.global, args).await,
     };
     done.unwrap_or_else(|error| {
@@ -191,6 +199,8 @@ mod tests {
             "baton admin orders a isolated --reason x",
             "baton admin orders a maintenance --reason x --for 2h",
             "baton reset orders a --reason x",
+            "baton tokens verify orders 42",
+            "baton tokens conformance --url http://127.0.0.1:1/x --writers 2 --rounds 0",
         ] {
             assert_eq!(reads(good), Ok(()), "{good}");
         }
@@ -202,6 +212,10 @@ mod tests {
             ("baton admin orders a off --reason x", "maintenance"),
             ("baton admin orders a maintenance --reason x", "--for"),
             ("baton reset orders A! --reason x", "A!"),
+            ("baton tokens verify orders", "TOKEN"),
+            ("baton tokens verify orders -1", "-1"),
+            ("baton tokens conformance", "--url"),
+            ("baton tokens conformance --url http://127.0.0.1:1/x --writers 1", "2..=64"),
         ] {
             assert!(reads(bad).is_err_and(|error| error.contains(told)), "{bad}: {:?}", reads(bad));
         }

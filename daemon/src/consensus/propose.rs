@@ -97,6 +97,7 @@ impl Item {
         let mints = |command: &Command| match command {
             Command::Promote(_) => true,
             Command::TransitionStart(start) => start.to.is_some(),
+            Command::TransitionTake(_) => true,
             Command::ClusterCreate { .. }
             | Command::NodeAnnounce(_)
             | Command::ObserverLost { .. }
