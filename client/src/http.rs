@@ -135,6 +135,31 @@ impl Client {
         self.body(&format!("DELETE {path}"), answer).await.map(|_| ())
     }
 
+    /// Asks for an action at one endpoint and nowhere else, within a limit for all of it. The endpoints are counted in a ring.
+    pub(crate) async fn post_at<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        index: usize,
+        path: &str,
+        body: &B,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let endpoint = &self.endpoints[index % self.endpoints.len()];
+        let what = format!("POST {path}");
+        let asked = async {
+            match tried(self.http.post(join(endpoint, path)?).json(body).send().await) {
+                Tried::Answer(answer) => self.read(&what, answer).await,
+                Tried::NotSent(why) => {
+                    Err(ClientError::NoConnection { tried: list(std::slice::from_ref(endpoint)), why })
+                }
+                Tried::NoAnswer(why) => Err(ClientError::NoAnswer { endpoint: list(std::slice::from_ref(endpoint)), why }),
+            }
+        };
+        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+            let why = format!("nothing came within {} ms", limit.as_millis());
+            Err(ClientError::NoAnswer { endpoint: list(std::slice::from_ref(endpoint)), why })
+        })
+    }
+
     async fn write<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,

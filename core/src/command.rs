@@ -55,6 +55,8 @@ pub enum Command {
     ServiceDelete(ServiceDelete),
     /// Registers an instance or replaces its registration.
     InstancePut(InstancePut),
+    /// Changes what is said of a registered instance, in its present session.
+    InstanceChange(InstanceChange),
     /// Removes an instance.
     InstanceDelete(InstanceDelete),
     /// An observer's verdicts changed.
@@ -177,6 +179,22 @@ pub struct InstancePut {
     /// Only if its generation is this one (`If-Match`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// Changes what is said of a registered instance. It goes on in the session that it has, so its tenure goes on too; whose
+/// life shows otherwise than before is somebody else, and registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceChange {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its id.
+    pub instance: InstanceId,
+    /// All that is said of it from now on.
+    pub registration: Box<Registration>,
+    /// Only if its generation is this one: what was changed is made from what was seen.
+    pub if_generation: u64,
     /// Who asks.
     pub actor: String,
 }

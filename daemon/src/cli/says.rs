@@ -168,6 +168,7 @@ pub(super) mod tests {
             overrides: Overrides::default(),
             session: None,
             lag: None,
+            left: false,
             generation: 1,
             registered_at: WallTime(0),
         }

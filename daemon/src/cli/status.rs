@@ -194,7 +194,7 @@ fn health_style(health: Health) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use baton_client::view::{LocalView, NodeRole, NodeView};
+    use baton_client::view::{ClusterAutomation, LocalView, NodeRole, NodeView, ServiceAutomation};
     use baton_core::policy::Spec;
     use baton_core::probe::Verdict;
     use baton_core::state::Phase;
@@ -213,7 +213,15 @@ mod tests {
             version: None,
         };
         let local = LocalView { id: 1, applied_index: 9, revision: 42, state_hash: "00".to_owned() };
-        let cluster = ClusterView { cluster_id: "c1".to_owned(), leader: Some(1), term: 4, nodes: vec![node], local };
+        let automation = ClusterAutomation::default();
+        let cluster = ClusterView {
+            cluster_id: "c1".to_owned(),
+            leader: Some(1),
+            term: 4,
+            nodes: vec![node],
+            automation,
+            local,
+        };
         let service = ServiceView {
             name: "orders".parse().expect("a name"),
             mode: Mode::ActivePassive,
@@ -225,6 +233,7 @@ mod tests {
             phase: Phase::Vacant,
             active: None,
             transition: None,
+            automation: ServiceAutomation::default(),
             instances: vec![instance(vec![
                 verdict(2, Verdict::Down),
                 verdict(3, Verdict::Down),
