@@ -1,6 +1,7 @@
 //! Fencing hooks against real sockets and real processes: what counts as a confirmation, and everything that does not.
 
 mod fence_agent;
+mod wanted;
 mod webhook;
 
 use std::time::Duration;
