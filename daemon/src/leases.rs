@@ -113,6 +113,7 @@ impl LeaderBook {
             | Command::ServiceDelete(_)
             | Command::InstancePut(_)
             | Command::InstanceDelete(_)
+            | Command::InstanceChange(_)
             | Command::VerdictsRecord(_)
             | Command::JudgementsRecord(_)
             | Command::BreakerTrip(_)

@@ -61,6 +61,20 @@ pub(super) struct Figures {
     pub(super) gap: Option<u64>,
 }
 
+/// A process that was stopped, once or more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stopped {
+    /// When it was woken last, and the highest token of which a line was there by then: by a higher one it works anew.
+    woken: Option<(u64, u64)>,
+}
+
+impl Stopped {
+    /// Whether what it did at this time by this token is beyond any lease.
+    fn excuses(self, at: u64, token: u64) -> bool {
+        self.woken.is_some_and(|(woken, highest)| at >= woken && token <= highest)
+    }
+}
+
 /// The history as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -68,8 +82,7 @@ pub(super) struct Book {
     offset: u64,
     rest: String,
     tenures: BTreeMap<u64, Tenure>,
-    /// When each process that was stopped was woken; `None` as long as it was not.
-    stopped: BTreeMap<u32, Option<u64>>,
+    stopped: BTreeMap<u32, Stopped>,
     highest_line: u64,
     /// The newest judged line.
     newest: Option<(u64, u64)>,
@@ -86,12 +99,13 @@ impl Book {
 
     /// This process is about to be stopped.
     pub(super) fn stops(&mut self, pid: u32) {
-        self.stopped.insert(pid, None);
+        self.stopped.entry(pid).or_default();
     }
 
-    /// This process is about to be woken.
+    /// This process is about to be woken; what was written before has been read.
     pub(super) fn wakes(&mut self, pid: u32, at: u64) {
-        self.stopped.entry(pid).or_default().get_or_insert(at);
+        let highest = self.highest_line;
+        self.stopped.insert(pid, Stopped { woken: Some((at, highest)) });
     }
 
     /// Reads what was added to the file.
@@ -117,9 +131,7 @@ impl Book {
         };
         let Some((at, instance, token, pid)) = parsed() else { return self.breach(&format!("no line: {line:?}")) };
         let stopped = self.stopped.get(&pid);
-        if let Some(Some(woken)) = stopped
-            && at >= *woken
-        {
+        if stopped.is_some_and(|stopped| stopped.excuses(at, token)) {
             self.after_waking += 1;
             return;
         }
@@ -151,7 +163,7 @@ impl Book {
                     self.breach(&format!("the guard accepted {token} after {}", self.accepted));
                 }
                 self.accepted = self.accepted.max(token);
-            } else if !matches!(self.stopped.get(&pid), Some(Some(_))) {
+            } else if !self.stopped.get(&pid).is_some_and(|stopped| stopped.excuses(at, token)) {
                 self.breach(&format!(
                     "pid {pid}, never woken, presented {token} at {at}, after {highest} was presented"
                 ));
@@ -259,8 +271,7 @@ mod tests {
     fn read(text: &str, woken: &[(u32, u64)]) -> Book {
         let mut book = Book::default();
         for (pid, at) in woken {
-            book.stops(*pid);
-            book.wakes(*pid, *at);
+            book.stopped.insert(*pid, Stopped { woken: Some((*at, 8)) });
         }
         text.lines().for_each(|line| book.line(line.trim()));
         book
@@ -299,6 +310,9 @@ mod tests {
         let late = "1000 a 5 70\n5000 b 8 71\n1500 a 5 70\n9000 a 5 70\n9500 b 8 71";
         assert_eq!(read(late, &[(70, 8_000)]).breaches(), Vec::<String>::new());
         assert_eq!(read(late, &[(70, 8_000)]).figures().after_waking, 1);
+        // By a new token it works anew, and is judged again.
+        let anew = "1000 a 5 70\n5000 b 8 71\n9000 a 9 70\n9100 b 8 71";
+        assert_eq!(read(anew, &[(70, 8_000)]).breaches().len(), 2);
         // One that worked on while it was believed to be stopped is judged.
         let on = "1000 a 5 70\n5000 b 8 71\n6000 a 5 70";
         assert_eq!(read(on, &[(70, 8_000)]).breaches().len(), 1);
@@ -306,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_guard_sees_two_holders_too() {
-        let tried = |token, pid, highest| Tried { at: 1, token, pid, highest };
+        let tried = |token, pid, highest| Tried { at: 9_000, token, pid, highest };
         let mut book = read("", &[(70, 8_000)]);
         book.guarded(&[tried(5, 70, 5), tried(8, 71, 8), tried(5, 70, 8), tried(8, 71, 8)]);
         assert_eq!(book.breaches(), Vec::<String>::new(), "one that woke late is refused, and that is right");

@@ -201,6 +201,7 @@ impl Stage {
 
     /// Wakes them.
     pub(super) fn wake(&mut self, pids: &[u32]) {
+        self.book.read();
         for pid in pids {
             self.book.wakes(*pid, boot_ns());
             signal(*pid, Signal::CONT);
