@@ -8,10 +8,12 @@
 mod support;
 
 mod api;
+mod automation;
 mod cli;
 mod demo;
 mod deploy;
 mod durability;
+mod failback;
 mod failover;
 mod faults;
 mod garbage;
@@ -27,6 +29,8 @@ mod pick;
 mod probing;
 mod recovery;
 mod reports;
+mod roles;
 mod selfdoubt;
 mod starvation;
 mod stream;
+mod verify;

@@ -124,6 +124,15 @@ impl Client {
         self.write(Method::PUT, path, Some(body)).await
     }
 
+    /// Changes a part of what is at `path`. Tried at the next endpoint only while nothing has been sent.
+    pub async fn patch<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.write(Method::PATCH, path, Some(body)).await
+    }
+
     /// Asks for an action. Tried at the next endpoint only while nothing has been sent.
     pub async fn post<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
         self.write(Method::POST, path, Some(body)).await

@@ -387,6 +387,9 @@ pub struct Target {
 }
 
 /// Promotes an instance within an open transition.
+///
+/// Where an operator asks for it, and the proof that holds is another one or may still come, nobody is promoted yet: the open
+/// move is theirs from there on and goes to that instance, and the planner completes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promote {
     /// The service.
@@ -621,12 +624,15 @@ pub enum Refusal {
         instance: InstanceId,
     },
     /// Another transition of the service is running.
-    #[error("{transition} of \"{service}\" is running: wait for its end")]
+    #[error("{transition} of \"{service}\" is running, and there is one at a time: {why}")]
     TransitionInProgress {
         /// The service.
         service: ServiceName,
         /// The running one.
         transition: TransitionId,
+        /// What it is, and what completes it.
+        #[serde(default)]
+        why: String,
     },
     /// The instance may not be promoted.
     #[error("\"{instance}\" may not be promoted: {why}")]

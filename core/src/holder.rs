@@ -6,6 +6,9 @@
 //! token and its length extends it. A pushed role only prompts a heartbeat. After a release of a token every answer that
 //! names that token or a lower one is ignored. When the lease runs out, the holder stops, whatever it hears.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

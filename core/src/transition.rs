@@ -232,3 +232,11 @@ pub struct Transition {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook: Vec<HookAttempt>,
 }
+
+impl Transition {
+    /// Whether another than the one that it leaves was promoted within it already. It counts as one move then, however
+    /// often somebody else has to be tried.
+    pub fn has_moved(&self) -> bool {
+        self.tried.iter().any(|tried| self.from.as_ref() != Some(tried))
+    }
+}

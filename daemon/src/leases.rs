@@ -112,6 +112,7 @@ impl LeaderBook {
             | Command::ServicePut(_)
             | Command::ServiceDelete(_)
             | Command::InstancePut(_)
+            | Command::InstanceChange(_)
             | Command::InstanceDelete(_)
             | Command::InstanceChange(_)
             | Command::VerdictsRecord(_)

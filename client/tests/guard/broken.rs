@@ -1,5 +1,5 @@
-//! Resources that are wrong on purpose, each in one way that people really get wrong. The conformance run must find each of
-//! them out, and by the rule that names the mistake.
+//! Resources that are wrong on purpose, each in one way that people really get wrong. The conformance run must find
+//! each of them out, and by the rule that names the mistake.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,7 @@ impl InMemory {
             Fault::ComparesText => highest == 0 || token.to_string() >= highest.to_string(),
             #[expect(clippy::cast_possible_truncation, reason = "the very mistake")]
             Fault::CutsTo32Bits => token as u32 >= highest as u32,
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the very mistake")]
+            #[expect(clippy::cast_precision_loss, reason = "the very mistake")]
             Fault::RoundsToFloat => token as f32 >= highest as f32,
             Fault::Nothing
             | Fault::ForgetsOnRestart

@@ -1,9 +1,10 @@
 //! `FileGuard`: what it admits, what it keeps, what it will not believe.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 use baton_client::guard::{FileGuard, Guard, GuardError, Stale};
 use baton_core::id::Token;
@@ -155,7 +156,8 @@ fn after_a_failed_write_it_admits_nobody_until_it_is_opened_again() {
     again.check(Token(7)).expect("8 was never admitted");
 }
 
-/// Many threads on several guards of one file: work under the guard is never that of a token lower than what was done before.
+/// Many threads on several guards of one file: work under the guard is never that of a token lower than what was done
+/// before.
 #[test]
 fn threads_and_guards_take_turns() {
     let room = room();
@@ -163,21 +165,27 @@ fn threads_and_guards_take_turns() {
     FileGuard::create(&path, None).expect("made");
     let last = Arc::new(AtomicU64::new(0));
     let inside = Arc::new(AtomicU64::new(0));
+    let start = Arc::new(Barrier::new(8));
     let threads: Vec<_> = (0..8_u64)
         .map(|thread| {
             let guard = FileGuard::open(&path).expect("opened");
-            let (last, inside) = (Arc::clone(&last), Arc::clone(&inside));
+            let (last, inside, start) = (Arc::clone(&last), Arc::clone(&inside), Arc::clone(&start));
             thread::spawn(move || {
+                start.wait();
                 for step in 0..25_u64 {
                     let token = 1 + step * 8 + (thread * 5 + step * 3) % 8;
-                    // Refusals are as good an outcome as admissions here.
-                    let _ = guard.admit(Token(token), || {
+                    let admitted = guard.admit(Token(token), || {
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
                         let before = last.swap(token, Ordering::SeqCst);
                         assert!(before <= token, "work of {token} after that of {before}");
-                        thread::yield_now();
+                        // Longer than it takes another one to make its token durable, so that who comes in is met.
+                        thread::sleep(Duration::from_millis(3));
                         inside.fetch_sub(1, Ordering::SeqCst);
                     });
+                    // A refusal is as good an outcome here; nothing else is.
+                    if let Err(error) = admitted {
+                        assert!(matches!(error, GuardError::Stale(_)), "{error}");
+                    }
                 }
             })
         })
@@ -201,7 +209,7 @@ fn another_process_in_the_guard_is_waited_for_and_its_death_lets_go() {
         guard
     });
     // Nothing can be waited for where nothing is to happen: a moment in which it would have come through.
-    thread::sleep(std::time::Duration::from_millis(100));
+    thread::sleep(Duration::from_millis(100));
     assert!(!waiting.is_finished(), "it came in beside the other process");
     holder.kill();
     let guard = waiting.join().expect("it comes in when the other one is dead");

@@ -163,6 +163,8 @@ impl Entry<'_> {
             tried.tried.retain(|other| *other != active.instance);
             tried.tried.push(active.instance.clone());
             tried.promoted = None;
+            // What an operator has asserted is about whoever held it then. Of this one nobody has said anything.
+            (tried.asserted, tried.asserted_because) = (None, None);
             tried.steps.push(self.step("activation_failed", why.to_owned()));
             self.store_transition(tried);
         }
@@ -234,6 +236,10 @@ impl Entry<'_> {
             None if waited >= patience => format!("\"{}\" did not acknowledge within {patience}", active.instance),
             None => return Err(moved_on(format!("the patience with \"{}\"", active.instance))),
         };
+        if open.actor.is_none() {
+            // Where Baton may move nothing, it takes nothing away either.
+            self.check_rails(&service, open.kind, true)?;
+        }
         self.give_up_activation(&service, &why);
         if planted(Mutant::ActivationTimeoutAsProof)
             && let Ok(service) = self.service_mut(&expire.service)

@@ -12,7 +12,7 @@ use crate::lease::LeaseTerms;
 use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
-use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds, rails_of};
+use crate::rules::{Asker, Grounds, NoProof, Seek, open_told, preferred_over, proof_that_holds, rails_of, why_not};
 use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
 use crate::transition::{
@@ -26,7 +26,9 @@ impl Entry<'_> {
             return Err(Refusal::NotActivePassive { service: start.service.clone() });
         }
         if let Some(transition) = service.assignment.transition {
-            return Err(Refusal::TransitionInProgress { service: start.service.clone(), transition });
+            let open = self.state.transitions.get(&transition);
+            let why = open.map_or_else(String::new, |open| open_told(open, service.assignment.phase));
+            return Err(Refusal::TransitionInProgress { service: start.service.clone(), transition, why });
         }
         if service.active_token() != start.seen_token && !planted(Mutant::PromotionWithoutCompare) {
             return Err(moved_on(format!("the active of \"{}\"", start.service)));
@@ -54,7 +56,8 @@ impl Entry<'_> {
         };
         if planned && let Err(NoProof::Never { why }) = &proof {
             // No wish takes a service's active away unless the move can be completed.
-            return Err(Refusal::ProofRefused { proof: start.asserted.unwrap_or(ProofKind::Token), why: why.clone() });
+            let proof = start.asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
+            return Err(Refusal::ProofRefused { proof, why: why.clone() });
         }
 
         let id = self.open(start, &service, leaving);
@@ -69,14 +72,14 @@ impl Entry<'_> {
 
     fn check_eligible(&self, service: &Service, instance: &Instance, to: &Target, asker: Asker) -> Result<(), Refusal> {
         let seek = Seek { service, leaving: None, now: self.now, asker };
-        match not_eligible(&seek, instance, to.lag) {
+        match why_not(&seek, instance, to.lag) {
             Some(why) => Err(Refusal::NotEligible { instance: to.instance.clone(), why }),
             None => Ok(()),
         }
     }
 
     /// What Baton does by itself must pass the rails as they are now.
-    fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
+    pub(super) fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
         let rails = rails_of(self.state, service, kind, counted, self.now);
         match rails.into_iter().find(|rail| !rail.pass) {
             Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.why }),
@@ -121,6 +124,7 @@ impl Entry<'_> {
                 let stable =
                     |target: &Arc<Instance>| self.now.since(target.health_since) >= service.spec.failback.stable_for;
                 service.spec.failback.mode == FailbackMode::Automatic
+                    && leaving.is_some_and(|active| active.health == Health::Healthy)
                     && target.is_some_and(|target| {
                         cause == Some(target.health_revision) && preferred(target) && stable(target)
                     })
@@ -162,7 +166,7 @@ impl Entry<'_> {
                 .collect()
         });
         let (first_failure, suspect, agreed) = match (start.kind, &start.actor, leaving) {
-            (TransitionKind::Failover, None, Some(active)) => {
+            (TransitionKind::Failover, None, Some(active)) if out(active.health) => {
                 (active.first_failure, active.suspect_since, active.health_since)
             }
             (
@@ -283,7 +287,7 @@ impl Entry<'_> {
         self.check_eligible(&service, target, &promote.to, asker)?;
         if !asked {
             let kind = if same { TransitionKind::Placement } else { open.kind };
-            self.check_rails(&service, kind, !open.tried.is_empty())?;
+            self.check_rails(&service, kind, open.has_moved())?;
         }
         let grounds =
             Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
@@ -381,7 +385,7 @@ impl Entry<'_> {
         let counts = match open.kind {
             TransitionKind::Placement => false,
             TransitionKind::Failover | TransitionKind::Switchover | TransitionKind::Failback => {
-                open.actor.is_none() && open.tried.is_empty() && !same
+                open.actor.is_none() && !open.has_moved() && !same
             }
         };
 
@@ -547,7 +551,9 @@ impl Entry<'_> {
     pub(super) fn store_transition(&mut self, mut transition: Transition) {
         // A move that goes round and round keeps how it began and how it stands.
         let surplus = transition.steps.len().saturating_sub(STEPS_MAX);
-        transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
+        if surplus > 0 {
+            transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
+        }
         self.changes.insert(Change::Transition(transition.id));
         self.state.transitions.insert(transition.id, Arc::new(transition));
     }

@@ -70,13 +70,13 @@ impl Planner<'_> {
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
     fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
-        let leaving = self.leaving();
+        let leaving = self.left_out();
         if held.is_some() {
             let same = self.service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone());
             let able =
                 same.and_then(|id| rank(&self.seek(None), self.facts, self.seed).into_iter().find(|it| it.id == id));
             if let Some(same) = able.map(|it| it.as_ref().clone())
-                && let Rails::Pass = self.gate_rails(TransitionKind::Placement, true)
+                && self.rails_pass(TransitionKind::Placement, true)
             {
                 let why = format!("\"{}\" had the service and may have it back: that is no move", same.id);
                 self.gate("candidate", true, why);
@@ -87,19 +87,16 @@ impl Planner<'_> {
             return (Some(named), held);
         }
         let best = self.untried(open, leaving.as_ref());
-        let best = best
-            .or_else(|| self.gate_candidate(leaving.as_ref()))
-            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
-        (best, held)
+        (best.or_else(|| self.gate_candidate(leaving.as_ref())), held)
     }
 
     /// What keeps Baton from completing a move of its own.
     fn held_back(&mut self, open: &Transition) -> Option<(String, Option<Command>)> {
         if !self.gate_automatic(self.service.moves_by_itself()) {
-            let why = "failover.automatic is off: an operator may POST …/failover to complete it";
+            let why = "failover.automatic is off: a failover that an operator asks for completes it";
             return Some((why.to_owned(), None));
         }
-        match self.gate_rails(open.kind, !open.tried.is_empty()) {
+        match self.gate_rails(open.kind, open.has_moved()) {
             Rails::Pass => None,
             Rails::Hold { why, set } => Some((why, set)),
         }
@@ -107,7 +104,7 @@ impl Planner<'_> {
 
     /// Where somebody was promoted in vain: the best of those that were not tried, and where all were, the one that was
     /// tried the longest ago.
-    fn untried(&mut self, open: &Transition, leaving: Option<&InstanceId>) -> Option<Instance> {
+    pub(super) fn untried(&mut self, open: &Transition, leaving: Option<&InstanceId>) -> Option<Instance> {
         if open.tried.is_empty() {
             return None;
         }
@@ -161,7 +158,7 @@ impl Planner<'_> {
         if let (Some(run), Some(lost_at)) = (last, lost_at) {
             self.wake(lost_at);
             let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
-            self.gate("hook", false, why.clone());
+            self.gate_until("hook", false, why.clone(), Some(lost_at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         if failed >= hook.attempts as usize || open.hook.len() >= HOOK_RUNS_MAX {
@@ -177,7 +174,7 @@ impl Planner<'_> {
         if let Some(at) = rest.filter(|at| self.now < *at) {
             self.wake(at);
             let why = format!("the fencing hook has failed {failed} times and is run again soon");
-            self.gate("hook", false, why.clone());
+            self.gate_until("hook", false, why.clone(), Some(at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         let attempt = u32::try_from(open.hook.len()).unwrap_or(u32::MAX).saturating_add(1);

@@ -1,17 +1,23 @@
 //! The command line: which words there are, what they take, and how a command ends. What a command does is its own room's.
 
+mod automation;
+mod explain;
+mod moves;
 mod operator;
 mod run;
 mod says;
 mod serve;
 mod status;
 mod tokens;
+mod transitions;
 mod watch;
 
 use std::process::ExitCode;
 
 use baton_client::{Client, ClientError};
+use baton_core::planner::ManualMove;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::config::ServeArgs;
 use crate::terminal::exit::{self, Exit};
@@ -106,7 +112,7 @@ enum Command {
     #[command(after_help = "Examples:\n  baton drain orders b --reason \"kernel update\"\n  \
                       baton drain orders b --reason \"kernel update\" --for 30m\n  \
                       baton drain orders b --reason \"it is back\" --undo\n\n\
-                      The active stays active, and callers that pick get nobody: `POST …/switchover` moves the service.")]
+                      The active stays active, and callers that pick get nobody: `baton switchover` moves the service.")]
     Drain(operator::DrainArgs),
     /// Set what an instance is allowed: enabled, draining, maintenance or isolated
     #[command(after_help = "Examples:\n  baton admin orders b maintenance --reason \"new disks\" --for 2h\n  \
@@ -118,6 +124,42 @@ enum Command {
     /// Forget all that speaks against an instance: breaker, cool-down, recovery, what was seen of it
     #[command(after_help = "Example:\n  baton reset orders a --reason \"the switch was repaired\"")]
     Reset(operator::ResetArgs),
+    /// Replace the active, well or not
+    #[command(after_help = "Examples:\n  baton failover orders --reason \"db-1 answers and corrupts data\"\n  \
+                      baton failover orders --to b --reason \"what if\" --dry-run\n  \
+                      baton failover orders --reason \"db-1 is unplugged\" --proof operator\n\n\
+                      Forced: it works on a well active too. It waits for nobody to be down, and still needs a proof that\n\
+                      the old active has stopped; with --proof operator that is your word.\n\n\
+                      Exit code 5 when the move is still open after --wait, 1 when it was given up.")]
+    Failover(moves::MoveArgs),
+    /// Move the active, both sides being well: the old one steps down first
+    #[command(after_help = "Examples:\n  baton switchover orders --reason \"kernel update on db-1\"\n  \
+                      baton switchover orders --to b --reason \"kernel update on db-1\" --dry-run\n\n\
+                      Exit code 5 when the move is still open after --wait, 1 when it was given up.")]
+    Switchover(moves::MoveArgs),
+    /// Move the active back to the instance that is preferred by tier and priority
+    #[command(after_help = "Examples:\n  baton failback orders --reason \"db-1 is repaired\"\n  \
+                      baton failback orders --reason \"what if\" --dry-run -o json | jq .waits_for\n\n\
+                      Exit code 5 when the move is still open after --wait, 1 when it was given up.")]
+    Failback(moves::MoveArgs),
+    /// Keep Baton from moving a service, or any, by itself for a while
+    #[command(after_help = "Examples:\n  baton pause orders --reason \"the switches are being replaced\" --for 2h\n  \
+                      baton pause --all --reason \"the switches are being replaced\" --for 2h --owner \"network team\"\n\n\
+                      You can move services all the same: failover, switchover and failback pass it.")]
+    Pause(automation::PauseArgs),
+    /// Let Baton move a service, or any, by itself again: ends a pause, a latch, the brake
+    #[command(after_help = "Examples:\n  baton resume orders --reason \"the new switches are in\"\n  \
+                      baton resume --all --reason \"the new switches are in\"\n\n\
+                      Exit code 6 when nothing holds it.")]
+    Resume(automation::ResumeArgs),
+    /// Why a service is where it is, and what would change that
+    #[command(after_help = "Examples:\n  baton explain orders\n  \
+                      baton explain orders -o json | jq '.gates[] | select(.verdict == \"hold\")'")]
+    Explain(explain::ExplainArgs),
+    /// The records of moves; one of them step by step
+    #[command(after_help = "Examples:\n  baton transitions\n  baton transitions orders --limit 5\n  \
+                      baton transitions tr-57\n  baton transitions orders tr-57 -o json | jq .durations")]
+    Transitions(transitions::TransitionsArgs),
     /// Whether a token counts, and whether a resource refuses those that do not
     #[command(
         subcommand,
@@ -173,6 +215,13 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Drain(args) => operator::drain(&cli.global, args).await,
         Command::Admin(args) => operator::admin(&cli.global, args).await,
         Command::Reset(args) => operator::reset(&cli.global, args).await,
+        Command::Failover(args) => moves::run(&cli.global, ManualMove::Failover, args).await,
+        Command::Switchover(args) => moves::run(&cli.global, ManualMove::Switchover, args).await,
+        Command::Failback(args) => moves::run(&cli.global, ManualMove::Failback, args).await,
+        Command::Pause(args) => automation::pause(&cli.global, args).await,
+        Command::Resume(args) => automation::resume(&cli.global, args).await,
+        Command::Explain(args) => explain::run(&cli.global, args).await,
+        Command::Transitions(args) => transitions::run(&cli.global, args).await,
         Command::Tokens(command) => tokens::run(&cli.global, command).await,
         Command::Watch(args) => watch::run(&cli.global, args).await,
     };
@@ -181,6 +230,17 @@ async fn run(cli: Cli) -> ExitCode {
         exit::of_error(&error)
     })
     .into()
+}
+
+/// Writes an answer: in words for people, as it came for programs.
+fn show<T: Serialize>(global: &GlobalArgs, answer: &T, words: impl FnOnce() -> String) -> Result<Exit, ClientError> {
+    let text = match global.output {
+        Output::Table => words(),
+        Output::Json => serde_json::to_string_pretty(answer)
+            .map_err(|error| ClientError::Unexpected { what: "writing JSON".to_owned(), why: error.to_string() })?,
+    };
+    output::data(&text);
+    Ok(Exit::Done)
 }
 
 #[cfg(test)]
@@ -211,6 +271,15 @@ mod tests {
             "baton admin orders a isolated --reason x",
             "baton admin orders a maintenance --reason x --for 2h",
             "baton reset orders a --reason x",
+            "baton switchover orders --to b --reason x --dry-run",
+            "baton failover orders --reason x --proof operator --wait 0s",
+            "baton failback orders --reason x",
+            "baton pause orders --reason x --for 2h --owner ops",
+            "baton pause --all --reason x --for 2h",
+            "baton resume --all --reason x",
+            "baton transitions tr-57",
+            "baton transitions orders tr-57",
+            "baton transitions --limit 1000",
             "baton tokens verify orders 42",
             "baton tokens conformance --url http://127.0.0.1:1/x --writers 2 --rounds 0",
         ] {
@@ -224,6 +293,16 @@ mod tests {
             ("baton admin orders a off --reason x", "maintenance"),
             ("baton admin orders a maintenance --reason x", "--for"),
             ("baton reset orders A! --reason x", "A!"),
+            ("baton failover orders", "--reason"),
+            ("baton failover orders --reason x --proof lease", "operator"),
+            ("baton failover orders --reason x --dry-run --wait 1m", "cannot be used with"),
+            ("baton pause orders --reason x", "--for"),
+            ("baton pause --reason x --for 1m", "--all"),
+            ("baton pause orders --all --reason x --for 1m", "cannot be used with"),
+            ("baton resume orders", "--reason"),
+            ("baton transitions Orders!", "Orders!"),
+            ("baton transitions orders 57", "57"),
+            ("baton transitions --limit 0", "0"),
             ("baton tokens verify orders", "TOKEN"),
             ("baton tokens verify orders -1", "-1"),
             ("baton tokens conformance", "--url"),
