@@ -160,7 +160,9 @@ impl Client {
                 Tried::NotSent(why) => {
                     Err(ClientError::NoConnection { tried: list(std::slice::from_ref(endpoint)), why })
                 }
-                Tried::NoAnswer(why) => Err(ClientError::NoAnswer { endpoint: list(std::slice::from_ref(endpoint)), why }),
+                Tried::NoAnswer(why) => {
+                    Err(ClientError::NoAnswer { endpoint: list(std::slice::from_ref(endpoint)), why })
+                }
             }
         };
         tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {

@@ -114,7 +114,6 @@ impl LeaderBook {
             | Command::InstancePut(_)
             | Command::InstanceChange(_)
             | Command::InstanceDelete(_)
-            | Command::InstanceChange(_)
             | Command::VerdictsRecord(_)
             | Command::JudgementsRecord(_)
             | Command::BreakerTrip(_)

@@ -6,8 +6,11 @@
 //! failure prints its seed and keeps the history. The seed draws the faults and their moments; the machine adds its own luck.
 
 mod book;
+mod clock;
 mod guard;
 mod nemesis;
+mod pause;
+mod race;
 mod record;
 mod stage;
 mod worker;
@@ -39,23 +42,51 @@ fn worker() {
 #[test]
 fn no_two_instances_work_at_once_whatever_happens() {
     if may_make_namespaces("overlap::no_two_instances_work_at_once_whatever_happens") {
-        game(Keeper::Itself);
+        game(Keeper::Run, &FAULTS);
     }
 }
 
-fn game(keeper: Keeper) {
+/// The lease rule without Baton's own supervisor and library: what another program makes of the documents.
+#[test]
+fn no_two_programs_that_keep_their_leases_themselves_work_at_once() {
+    if may_make_namespaces("overlap::no_two_programs_that_keep_their_leases_themselves_work_at_once") {
+        game(Keeper::Itself, &OF_PROGRAMS);
+    }
+}
+
+/// The short game for programs that keep their leases themselves.
+const OF_PROGRAMS: [Fault; 7] = [
+    Fault::HostPaused,
+    Fault::HolderMute,
+    Fault::HolderDeaf,
+    Fault::LeaderKilledAtLeaseEnd,
+    Fault::LeaderPausedHolderCutOff,
+    Fault::LeaderAndHolderInMinority,
+    Fault::RegisteredTwice,
+];
+
+/// Plays each of the faults in `short` once, or as many rounds of all faults as the environment says.
+fn game(keeper: Keeper, short: &[Fault]) {
     let seed = number("BATON_OVERLAP_SEED").unwrap_or(SEED);
-    let rounds = number("BATON_OVERLAP_ROUNDS");
     let mut dice = Dice(seed);
-    let length = rounds.unwrap_or(FAULTS.len() as u64);
+    let faults: Vec<Fault> = match number("BATON_OVERLAP_ROUNDS") {
+        None => dice.shuffled(short),
+        Some(rounds) => {
+            let rounds = usize::try_from(rounds).expect("a number of rounds");
+            let mut drawn = Vec::new();
+            while drawn.len() < rounds {
+                drawn.extend(dice.shuffled(&FAULTS));
+            }
+            drawn.truncate(rounds);
+            drawn
+        }
+    };
+    let rounds = faults.len();
     println!(
-        "BATON_OVERLAP_SEED={seed} BATON_OVERLAP_ROUNDS={length} cargo test -p baton --test it overlap -- --nocapture"
+        "BATON_OVERLAP_SEED={seed} BATON_OVERLAP_ROUNDS={rounds} cargo test -p baton --test it overlap::no_two -- --nocapture"
     );
-    let faults: Vec<Fault> = std::iter::repeat_with(|| dice.shuffled(&FAULTS))
-        .flatten()
-        .take(usize::try_from(length).expect("a number of rounds"))
-        .collect();
-    scenario_within(ROUND * u32::try_from(length + 2).expect("a number of rounds"), Load::Heavy, async {
+    let limit = ROUND * u32::try_from(rounds + 2).expect("a number of rounds");
+    scenario_within(limit, Load::Heavy, async {
         let mut stage = Stage::set(keeper).await;
         for (number, fault) in (1..).zip(faults) {
             let begun = Instant::now();
@@ -63,10 +94,7 @@ fn game(keeper: Keeper) {
             println!("round {number}: {fault:?}, {:.1} s", begun.elapsed().as_secs_f64());
         }
         let counts = stage.account().await;
-        println!(
-            "{length} rounds with {keeper:?}, seed {seed}: {counts}; {}; {} answers of active",
-            stage.book.figures(),
-            stage.answers()
-        );
+        let (figures, answers) = (stage.book.figures(), stage.answers());
+        println!("{rounds} rounds, instances kept by {keeper:?}, seed {seed}: {counts}; {figures}; {answers} answers");
     });
 }

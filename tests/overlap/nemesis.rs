@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::stage::{Holder, SERVICE, Stage, TTL, W, signal};
-use crate::support::sse::Stream;
 use crate::support::SOON;
+use crate::support::sse::Stream;
 
 /// Longer than any election of the daemon's own settings takes to begin (650 ms), and a new leader's wait on top.
 const ELECTION_AND_LEASE: Duration = Duration::from_millis(650 + 650 + 515);
@@ -34,7 +34,7 @@ impl Dice {
     }
 
     /// One of these.
-    fn one_of<T: Copy>(&mut self, choice: &[T]) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, choice: &[T]) -> T {
         choice[usize::try_from(self.below(u64::try_from(choice.len()).expect("a length"))).expect("an index")]
     }
 

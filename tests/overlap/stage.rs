@@ -76,8 +76,13 @@ pub(super) struct Stage {
 impl Stage {
     /// Sets it up, with a first active that works.
     pub(super) async fn set(keeper: Keeper) -> Self {
+        Self::set_with(keeper, |_| Vec::new()).await
+    }
+
+    /// The same, with this in the environment of each node.
+    pub(super) async fn set_with(keeper: Keeper, env: impl Fn(u64) -> Vec<(String, String)>) -> Self {
         let lan = Lan::new(5);
-        let cluster = Cluster::in_hosts(&lan, usize::try_from(NODES).expect("three")).await;
+        let cluster = Cluster::in_hosts_with(&lan, usize::try_from(NODES).expect("three"), env).await;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let orders = Orders { history: dir.path().join("history"), guard: dir.path().join("guard") };
         File::create(&orders.history).expect("a file");
@@ -226,7 +231,7 @@ impl Stage {
         let transitions = api.all(&format!("/v1/transitions?service={SERVICE}")).await;
         let events = api.all(&format!("/v1/events?after=0&service={SERVICE}&type=active.changed")).await;
         self.book.read();
-        let counts = record::check(&transitions, &events, self.book.tenures());
+        let counts = record::check(&transitions, &events, self.book.tenures(), record::OF_LEASES);
         self.cluster.same_state_everywhere().await;
         counts.unwrap_or_else(|breaches| panic!("{breaches:#?}"))
     }

@@ -400,9 +400,8 @@ impl Life {
         let waits = self.given.is_empty() && !self.silent && self.phase.is_some();
         if waits && self.lookup.is_empty() && std::mem::take(&mut self.look_again) {
             let line = self.line.clone();
-            self.lookup.spawn(async move {
-                line.client.active(&line.service).await.ok().map(|active| active.instance)
-            });
+            self.lookup
+                .spawn(async move { line.client.active(&line.service).await.ok().map(|active| active.instance) });
         }
     }
 

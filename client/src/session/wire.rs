@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn only_an_answer_with_token_and_length_is_a_lease() {
-        let lease = |ms, on_quorum_loss| LeaseAnswer { token: Token(7), ttl: Duration::from_millis(ms), on_quorum_loss };
+        let lease =
+            |ms, on_quorum_loss| LeaseAnswer { token: Token(7), ttl: Duration::from_millis(ms), on_quorum_loss };
         let interval = Duration::from_millis(200);
-        let active =
-            |lease| Heard::Role { answer: RoleAnswer { lease: Some(lease), interval }, phase: Phase::Active };
+        let active = |lease| Heard::Role { answer: RoleAnswer { lease: Some(lease), interval }, phase: Phase::Active };
         assert_eq!(
             told(r#"{"role":"active","token":7,"lease_ms":600,"phase":"active","interval_ms":200}"#),
             active(lease(600, OnQuorumLoss::SelfFence))
@@ -201,10 +201,9 @@ mod tests {
             ),
             active(lease(900, OnQuorumLoss::Freeze))
         );
-        for none in [
-            r#"{"role":"active","token":7,"phase":"active"}"#,
-            r#"{"role":"active","lease_ms":5,"phase":"active"}"#,
-        ] {
+        for none in
+            [r#"{"role":"active","token":7,"phase":"active"}"#, r#"{"role":"active","lease_ms":5,"phase":"active"}"#]
+        {
             assert_eq!(told(none), Heard::NotGranted, "{none}");
         }
         let passive = Heard::Role { answer: RoleAnswer { lease: None, interval }, phase: Phase::Switching };

@@ -243,11 +243,7 @@ mod tests {
     fn task(script: &str) -> Task {
         let command = ["sh", "-c", script].map(OsString::from).to_vec();
         let name = |text: &str| text.to_owned();
-        Task {
-            command,
-            service: name("orders").parse().expect("a name"),
-            instance: name("a").parse().expect("a name"),
-        }
+        Task { command, service: name("orders").parse().expect("a name"), instance: name("a").parse().expect("a name") }
     }
 
     async fn until(what: &str, mut holds: impl FnMut() -> bool) {

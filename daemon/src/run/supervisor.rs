@@ -67,7 +67,6 @@ struct Tenure {
     renewed: LocalTime,
 }
 
-
 /// A child and its group.
 #[derive(Clone, Copy, Debug)]
 struct Run {
@@ -396,14 +395,8 @@ impl Supervisor {
         }
         self.next = None;
         self.said = None;
-        self.state = State::Running(Run {
-            tenure: next,
-            started: now,
-            kill_at: None,
-            killed: None,
-            ended: None,
-            warned: false,
-        });
+        self.state =
+            State::Running(Run { tenure: next, started: now, kill_at: None, killed: None, ended: None, warned: false });
         let line = format!("{} is active with token {}, starting {}", self.name, next.token, self.command);
         out.extend([Output::Say(line), Output::Start(next.token)]);
     }

@@ -391,7 +391,11 @@ impl World {
         if let Some(token) = self.group {
             let ttl = Duration::from_secs(10);
             let last = self.until[&token] - u64::try_from(margin(ttl).as_millis()).expect("short");
-            assert!(now < last || self.killed, "seed {seed}, at {now}: not killed a margin before {}", self.until[&token]);
+            assert!(
+                now < last || self.killed,
+                "seed {seed}, at {now}: not killed a margin before {}",
+                self.until[&token]
+            );
         }
     }
 }
@@ -401,7 +405,8 @@ fn whatever_happens_no_group_lives_beyond_its_lease_and_no_token_is_given_back_b
     let mut ended = 0;
     for seed in 1..=3_000_u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let restart = [Restart::Never, Restart::OnFailure, Restart::Always][usize::try_from(dice.below(3)).expect("0..3")];
+        let restart =
+            [Restart::Never, Restart::OnFailure, Restart::Always][usize::try_from(dice.below(3)).expect("0..3")];
         let mut play = Play::new(restart);
         let mut world = World::default();
         let mut newest = 0_u64;

@@ -97,10 +97,8 @@ fn heard(line: &str) -> Result<Option<Watched>, ()> {
 /// Runs a watchdog until its supervisor has gone.
 pub(crate) async fn watchdog() -> Exit {
     // Who stops a whole service sends this to every process of it; the supervisor's end is the end of this one.
-    let deaf: io::Result<Vec<_>> = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
-        .into_iter()
-        .map(signal)
-        .collect();
+    let deaf: io::Result<Vec<_>> =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].into_iter().map(signal).collect();
     let (_deaf, mut alarm, mut lines) = match (deaf, Alarm::new(), listen()) {
         (Ok(deaf), Ok(alarm), Ok(lines)) => (deaf, alarm, lines),
         (Err(error), _, _) | (_, _, Err(error)) => return cannot(&error.to_string()),
