@@ -7,8 +7,8 @@
 //! baton tokens conformance --url http://127.0.0.1:8080/value              # tries everything, on fresh data
 //! ```
 //!
-//! What matters is `put`: the token is admitted and the work is done under one lock. The server around it is the shortest one
-//! that works, a thread a request; use your own.
+//! What matters is `put`: the token is admitted and the work is done under one lock. The server around it is the
+//! shortest one that works, a thread a request; use your own.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};

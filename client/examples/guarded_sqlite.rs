@@ -1,4 +1,5 @@
-//! A resource in SQLite that checks fencing tokens: one number in a table, changed in the same transaction that admits the token.
+//! A resource in SQLite that checks fencing tokens: one number in a table, changed in the same transaction that admits
+//! the token.
 //!
 //! ```text
 //! cargo run -p baton-client --example guarded_sqlite -- data.db 7 100     # admitted

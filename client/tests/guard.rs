@@ -1,8 +1,8 @@
-//! The guards from outside: what they keep over threads, processes, crashes and torn files; and the conformance run, which
-//! must pass what is right and find out what is wrong.
+//! The guards from outside: what they keep over threads, processes, crashes and torn files; and the conformance run,
+//! which must pass what is right and find out what is wrong.
 //!
-//! The resources of `examples/` are tried as they stand. Where a real process must be killed, this test binary starts itself
-//! again, told by an environment variable what to be.
+//! The resources of `examples/` are tried as they stand. Where a real process must be killed, this test binary starts
+//! itself again, told by an environment variable what to be.
 
 #[path = "guard/broken.rs"]
 mod broken;

@@ -18,6 +18,7 @@ mod orphan;
 mod prober;
 mod program;
 mod reports;
+mod run;
 mod store;
 mod terminal;
 

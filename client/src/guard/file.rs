@@ -22,21 +22,23 @@ const NONE: &str = "none";
 
 /// The highest token of one resource, in a file of its own.
 ///
-/// - *Durable before admitted*: a higher token is written to a new file, that is fsynced, renamed over the old one, and the
-///   directory fsynced, before any work with it is done.
-/// - *Torn or garbled is refused*: the line ends in a checksum, and a file that is not to the letter what a guard writes is an
-///   error, never "nothing seen".
-/// - *Threads and processes take turns*: an advisory lock (`flock`) on `<file>.lock` is held while work is done. The lock file is
-///   never removed; removing it by hand while guards are open takes the exclusion away.
-/// - *After an I/O error* it admits nobody until it is opened again: after a failed fsync nobody knows what is on the disk.
+/// - *Durable before admitted*: a higher token is written to a new file, that is fsynced, renamed over the old one, and
+///   the directory fsynced, before any work with it is done.
+/// - *Torn or garbled is refused*: the line ends in a checksum, and a file that is not to the letter what a guard
+///   writes is an error, never "nothing seen".
+/// - *Threads and processes take turns*: an advisory lock (`flock`) on `<file>.lock` is held while work is done. The
+///   lock file is never removed; removing it by hand while guards are open takes the exclusion away.
+/// - *After an I/O error* it admits nobody until it is opened again: after a failed fsync nobody knows what is on the
+///   disk.
 ///
-/// Put it on a local file system, and beside the data that it guards: a backup that brings the data back without the file, or the
-/// file from before, brings old holders back too. All calls block.
+/// Put it on a local file system, and beside the data that it guards: a backup that brings the data back without the
+/// file, or the file from before, brings old holders back too. All calls block.
 #[derive(Debug)]
 pub struct FileGuard {
     path: PathBuf,
     directory: PathBuf,
-    /// Held open for its lock. One open file has one lock for the whole process, so threads take turns by `inside` first.
+    /// Held open for its lock. One open file has one lock for the whole process, so threads take turns by `inside`
+    /// first.
     lock: File,
     inside: Mutex<Inside>,
 }
@@ -44,8 +46,8 @@ pub struct FileGuard {
 /// What this guard knows beside the file.
 #[derive(Debug, Default)]
 struct Inside {
-    /// What this guard itself has made durable. The file may show more: a process may have died between its rename and its
-    /// fsync of the directory, and then what everybody reads can still be lost with the power.
+    /// What this guard itself has made durable. The file may show more: a process may have died between its rename and
+    /// its fsync of the directory, and then what everybody reads can still be lost with the power.
     durable: Option<Token>,
     broken: bool,
 }
@@ -61,15 +63,16 @@ impl Drop for Locked<'_> {
 }
 
 impl FileGuard {
-    /// The guard whose file is at `path`. A missing file is an error: somebody may have lost it, and with it the promise.
+    /// The guard whose file is at `path`. A missing file is an error: somebody may have lost it, and with it the
+    /// promise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GuardError> {
         let guard = Self::at(path.as_ref())?;
         guard.highest()?;
         Ok(guard)
     }
 
-    /// Makes the file at `path`, with `highest` as the highest token seen so far: `None` for a resource that never saw any. An
-    /// existing file is an error and is left as it is.
+    /// Makes the file at `path`, with `highest` as the highest token seen so far: `None` for a resource that never saw
+    /// any. An existing file is an error and is left as it is.
     pub fn create(path: impl AsRef<Path>, highest: Option<Token>) -> Result<Self, GuardError> {
         let guard = Self::at(path.as_ref())?;
         {
@@ -83,8 +86,8 @@ impl FileGuard {
         Ok(guard)
     }
 
-    /// The guard at `path`, made with nothing seen where there is no file. Convenient, and weaker than [`FileGuard::open`]: a
-    /// file that was lost is taken for one that never was.
+    /// The guard at `path`, made with nothing seen where there is no file. Convenient, and weaker than
+    /// [`FileGuard::open`]: a file that was lost is taken for one that never was.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self, GuardError> {
         let guard = Self::at(path.as_ref())?;
         {
@@ -121,7 +124,8 @@ impl FileGuard {
 
     /// Waits until it is this thread's turn in this process, and this process's among all.
     fn enter(&self) -> Result<(MutexGuard<'_, Inside>, Locked<'_>), GuardError> {
-        // What is behind the mutex is changed last in each step, so a panic of somebody's work leaves nothing half done.
+        // What is behind the mutex is changed last in each step, so a panic of somebody's work leaves nothing half
+        // done.
         let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         if inside.broken {
             return Err(GuardError::Broken { path: self.path.clone() });
@@ -151,14 +155,14 @@ impl FileGuard {
         parse(&text).ok_or_else(|| garbled("its line is torn or was changed"))
     }
 
-    /// Makes `highest` durable. Where a step fails the guard is broken: the old file may stand, or the new one, or neither
-    /// surely.
+    /// Makes `highest` durable. Where a step fails the guard is broken: the old file may stand, or the new one, or
+    /// neither surely.
     fn keep(&self, inside: &mut Inside, highest: Option<Token>) -> Result<(), GuardError> {
         inside.broken = true;
         let name = self.path.file_name().unwrap_or_default().to_owned();
         let fresh = self.directory.join(suffixed(name, ".new"));
-        // Left behind by a writer that died: whoever holds the lock may take it away. Never written to in place, so that a
-        // link at this name leads nowhere.
+        // Left behind by a writer that died: whoever holds the lock may take it away. Never written to in place, so
+        // that a link at this name leads nowhere.
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &fresh)(error)),
             Ok(()) | Err(_) => {}

@@ -8,8 +8,8 @@ pub const TOKEN_HEADER: &str = "baton-token";
 /// The header of a refusal that tells the highest token seen.
 pub const HIGHEST_HEADER: &str = "baton-highest-token";
 
-/// The status of a refused token: 412 Precondition Failed (RFC 9110, 15.5.13), since the header is a condition and it does not
-/// hold. 409 Conflict is understood as well by [`super::conformance`].
+/// The status of a refused token: 412 Precondition Failed (RFC 9110, 15.5.13), since the header is a condition and it
+/// does not hold. 409 Conflict is understood as well by [`super::conformance`].
 pub const STALE_STATUS: u16 = 412;
 
 /// The status of a request without a token: 428 Precondition Required (RFC 6585, 3).
@@ -26,8 +26,8 @@ pub const TOKEN_MAX: u64 = (1 << 53) - 1;
 #[error("{TOKEN_HEADER} is not a token: write a decimal number from 1 to {TOKEN_MAX}")]
 pub struct NotAToken;
 
-/// Reads the value of [`TOKEN_HEADER`]: decimal digits and nothing else, no sign, no leading zero, no list. A value that two
-/// programs could read differently is an error, never a guess. 0 is no token: Baton's begin at 1.
+/// Reads the value of [`TOKEN_HEADER`]: decimal digits and nothing else, no sign, no leading zero, no list. A value
+/// that two programs could read differently is an error, never a guess. 0 is no token: Baton's begin at 1.
 pub fn token(value: &str) -> Result<Token, NotAToken> {
     let digits = value.as_bytes();
     let plain = (1..=DIGITS_MAX).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) && digits[0] != b'0';

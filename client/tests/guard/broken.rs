@@ -1,5 +1,5 @@
-//! Resources that are wrong on purpose, each in one way that people really get wrong. The conformance run must find each of
-//! them out, and by the rule that names the mistake.
+//! Resources that are wrong on purpose, each in one way that people really get wrong. The conformance run must find
+//! each of them out, and by the rule that names the mistake.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

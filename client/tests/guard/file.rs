@@ -156,7 +156,8 @@ fn after_a_failed_write_it_admits_nobody_until_it_is_opened_again() {
     again.check(Token(7)).expect("8 was never admitted");
 }
 
-/// Many threads on several guards of one file: work under the guard is never that of a token lower than what was done before.
+/// Many threads on several guards of one file: work under the guard is never that of a token lower than what was done
+/// before.
 #[test]
 fn threads_and_guards_take_turns() {
     let room = room();

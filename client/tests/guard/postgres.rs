@@ -1,5 +1,6 @@
 //! The statements for PostgreSQL, where there is one: `BATON_TEST_POSTGRES` is what `psql` takes, as in
-//! `postgresql://postgres@127.0.0.1/postgres`. A schema of its own is made there and removed. Without the variable nothing is tried.
+//! `postgresql://postgres@127.0.0.1/postgres`. A schema of its own is made there and removed. Without the variable
+//! nothing is tried.
 //!
 //! `psql` is spoken to rather than a driver: two of them are two sessions, and nothing has to be built for it.
 

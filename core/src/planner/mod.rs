@@ -70,7 +70,7 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
             }
         },
     };
-    let leaving = plan.leaving();
+    let leaving = plan.left_out();
     let seek = Seek { service, leaving: leaving.as_ref(), now, asker: Asker::Baton };
     let report = ServiceReport {
         service: service.name.clone(),
@@ -124,9 +124,12 @@ enum Rails {
         /// Which and why, in a sentence.
         why: String,
         /// What is to be set, so that everybody sees it.
-        set: Option<Command>,
+        set: Option<Box<Command>>,
     },
 }
+
+/// What holds a move, in a sentence, and what is to be set for that.
+type HeldBack = (String, Option<Box<Command>>);
 
 type Planned = (Decision, String, Option<Command>);
 
@@ -161,6 +164,16 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// The same, where there is another than that one to promote: rather the one that is left than nobody at all.
+    fn left_out(&self) -> Option<InstanceId> {
+        let only = |leaving: &InstanceId| {
+            self.service.assignment.active.is_some()
+                || !rank(&self.seek(Some(leaving)), self.facts, self.seed).is_empty()
+                || rank(&self.seek(None), self.facts, self.seed).is_empty()
+        };
+        self.leaving().filter(only)
+    }
+
     fn seek<'b>(&self, leaving: Option<&'b InstanceId>) -> Seek<'b>
     where
         'a: 'b,
@@ -174,7 +187,7 @@ impl<'a> Planner<'a> {
 
     /// Asks the rails for an automatic move, and tells each of them.
     fn gate_rails(&mut self, kind: TransitionKind, counted: bool) -> Rails {
-        let mut held: Option<(String, Option<Command>)> = None;
+        let mut held: Option<HeldBack> = None;
         for rail in rails_of(self.state, self.service, kind, counted, self.now) {
             self.gate_until(&rail.rail, rail.pass, rail.why.clone(), rail.until);
             if rail.pass {
@@ -185,8 +198,8 @@ impl<'a> Planner<'a> {
             }
             if held.is_none() {
                 let set = rail.sets.then(|| match rail.rail.as_str() {
-                    "brake" => Command::BrakeSet,
-                    _ => Command::LatchSet { service: self.service.name.clone() },
+                    "brake" => Box::new(Command::BrakeSet),
+                    _ => Box::new(Command::LatchSet { service: self.service.name.clone() }),
                 });
                 held = Some((rail.why, set));
             }
@@ -246,7 +259,7 @@ impl<'a> Planner<'a> {
         }
         if let Rails::Hold { why, set } = rails {
             let summary = format!("\"{from}\" is {word}, and is not replaced automatically now: {why}.");
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         let summary = match (&best, &proof) {
             (Some(to), Ok(_)) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
@@ -311,7 +324,7 @@ impl<'a> Planner<'a> {
         }
         if let Rails::Hold { why, set } = rails {
             let summary = format!("{summary} \"{}\" gets its place back later: {why}.", to.id);
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         if let Err(NoProof::Never { why }) = &proof {
             let summary = format!("{summary} \"{}\" cannot get its place back by itself: {why}.", to.id);
@@ -432,7 +445,7 @@ impl<'a> Planner<'a> {
         if let (true, Rails::Hold { why: held, set }) = (expired, rails) {
             let summary =
                 format!("{} of \"{}\" waits: {why}, but no other is tried now: {held}.", open.id, service.name);
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         if expired {
             let summary = format!("{} of \"{}\": {why}; the next candidate is tried.", open.id, service.name);
@@ -545,15 +558,26 @@ impl<'a> Planner<'a> {
             }
             None => {
                 let count = self.service.instances.len();
-                self.gate(
-                    "candidate",
-                    false,
-                    format!("none of {count} registered instances may be promoted: see candidates"),
-                );
+                let why = format!("none of {count} registered instances may be promoted: see candidates");
+                self.gate_until("candidate", false, why, self.next_candidate_at(leaving));
                 self.wake_for_candidates(leaving);
             }
         }
         best.map(|best| best.as_ref().clone())
+    }
+
+    /// When time alone makes somebody a candidate: the end of a cool-down, or of `min_healthy`.
+    fn next_candidate_at(&self, leaving: Option<&InstanceId>) -> Option<ClusterTime> {
+        let seek = self.seek(leaving);
+        let at = |instance: &Instance| {
+            let healthy = instance.health_since.plus(self.service.spec.failover.min_healthy);
+            let cool = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until);
+            cool.map_or(healthy, |cool| cool.max(healthy))
+        };
+        let able = |it: &&Instance| {
+            may_be_promoted(&Seek { now: at(it), ..seek }, it, self.facts.lag_of(&it.id)) && at(it) > self.now
+        };
+        self.service.instances.values().map(AsRef::as_ref).filter(able).map(at).min()
     }
 
     /// When time, or a heartbeat that tells a lag, may make somebody a candidate.

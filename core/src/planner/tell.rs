@@ -5,6 +5,7 @@
 use super::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
 use crate::policy::Mode;
 use crate::probe::Health;
+use crate::rules::{OPERATOR_IS_FREE, OPERATOR_MAY_SAY};
 use crate::state::Phase;
 use crate::time::Millis;
 use crate::transition::TransitionKind;
@@ -39,8 +40,8 @@ impl ServiceReport {
         let token = self.token.map_or_else(String::new, |token| format!(", with token {token}"));
         match self.phase {
             Phase::Promoting => format!(
-                "\"{active}\" was made the active instance of \"{service}\"{since}{token}, and has not said yet that it \
-                 serves.{}",
+                "\"{active}\" was made the active instance of \"{service}\"{}{token}, and has not said yet that it serves.{}",
+                self.since.map_or_else(String::new, |since| format!(" at {since}")),
                 self.open_move()
             ),
             Phase::Vacant | Phase::Active | Phase::Switching | Phase::FailingOver => {
@@ -48,7 +49,7 @@ impl ServiceReport {
                     Health::Healthy => " It is healthy.".to_owned(),
                     Health::Suspect | Health::Unhealthy | Health::Isolated | Health::Unknown => {
                         let why = self.gates.iter().find(|gate| gate.gate == "active_down");
-                        why.map_or_else(|| format!(" It is {health}."), |gate| format!(" {}.", whole(&gate.why)))
+                        why.map_or_else(|| format!(" It is {health}."), |gate| format!(" {}.", plain(&gate.why)))
                     }
                 });
                 format!("\"{active}\" is the active instance of \"{service}\"{since}{token}.{health}")
@@ -68,8 +69,7 @@ impl ServiceReport {
             TransitionKind::Switchover => "a switchover",
             TransitionKind::Failback => "a failback",
         };
-        let reason = open.reason.trim_end_matches('.');
-        format!(" At {} {who} {kind}{from}{to}: {reason}.", open.started_at)
+        format!(" At {} {who} {kind}{from}{to}: {}.", open.started_at, plain(&open.reason))
     }
 
     /// What Baton does about it, or what it waits for.
@@ -84,6 +84,14 @@ impl ServiceReport {
                         "That is not enough to replace it.".to_owned()
                     }
                 };
+                if let Some(later) = self.gates.iter().find(|gate| gate.gate == "failback" && gate.at_most.is_some()) {
+                    let left = later.at_most.unwrap_or_default();
+                    told = format!(
+                        "It will go back to the preferred instance in {}, if nothing happens to either: {}.",
+                        rounded(left),
+                        plain(&later.why)
+                    );
+                }
                 if let Some((_, callers)) = self.summary.split_once(" But callers get nobody: ") {
                     told = format!("{told} But callers get nobody: {callers}");
                 }
@@ -92,6 +100,10 @@ impl ServiceReport {
             Decision::Place => format!("Baton is making {whom} the active instance now."),
             Decision::FailOver if first.is_none() => {
                 "Baton is taking the service away from it now, and no other instance can take over yet.".to_owned()
+            }
+            Decision::FailOver if self.holds("proof").is_some() => {
+                let why = self.holds("proof").map_or_else(String::new, |gate| plain(&gate.why));
+                format!("Baton is taking the service away from it now, and {whom} gets it once that is safe: {why}.")
             }
             Decision::FailOver | Decision::Promote => format!("Baton is moving it to {whom} now."),
             Decision::FailBack => "Baton is giving it back to the preferred instance now.".to_owned(),
@@ -103,6 +115,11 @@ impl ServiceReport {
             }
             Decision::Hold => self.waits(),
         }
+    }
+
+    /// The gate of that word, if it holds.
+    fn holds(&self, word: &str) -> Option<&Gate> {
+        self.gates.iter().find(|gate| gate.gate == word && gate.verdict == GateVerdict::Hold)
     }
 
     /// The gates that hold what should be done, in the order in which they are told. One that only says that nothing is
@@ -128,7 +145,8 @@ impl ServiceReport {
             let why = match gate.gate.as_str() {
                 "candidate" if self.candidates.is_empty() => "no instance is registered".to_owned(),
                 "candidate" => "no instance can take over".to_owned(),
-                _ => gate.why.clone(),
+                "acknowledged" => format!("{}; after that the next one is tried", plain(&gate.why)),
+                _ => plain(&gate.why),
             };
             if !told.contains(&why) {
                 told.push(why);
@@ -137,8 +155,9 @@ impl ServiceReport {
         let all: Option<Vec<Millis>> = holding.iter().map(|gate| gate.at_most).collect();
         let needs_word = |gate: &&Gate| ["automatic", "latch", "max_in_window", "brake"].contains(&gate.gate.as_str());
         let end = match all.and_then(|all| all.into_iter().max()) {
-            Some(longest) => format!("That takes {} at most, unless something else happens.", longest.told()),
+            Some(longest) => format!("That takes {} at most, unless something else happens.", rounded(longest)),
             None if holding.iter().any(needs_word) => "That does not end by itself: somebody has to act.".to_owned(),
+            None if self.candidates.is_empty() => "It goes on by itself as soon as one is registered.".to_owned(),
             None if holding.iter().any(|gate| gate.gate == "candidate") => {
                 "It goes on by itself as soon as one of them can; nobody knows when that is.".to_owned()
             }
@@ -172,19 +191,17 @@ impl ServiceReport {
                     (Some(_) | None, _) => None,
                 };
                 match (sure, to) {
+                    // One move at a time: whoever is to acknowledge is waited for.
+                    _ if self.phase == Phase::Promoting => {}
                     (Some(last), Some(to)) => can.push(format!(
-                        "if you are sure that \"{last}\" has stopped, say so: `baton failover {service} --to {to} --proof \
+                        "say that \"{last}\" has stopped, if you are sure of it: `baton failover {service} --to {to} --proof \
                          operator --reason …`"
                     )),
-                    (None, Some(to)) if self.health != Some(Health::Healthy) || self.phase == Phase::Promoting => {
-                        if self.phase != Phase::Promoting {
-                            can.push(format!("move it now: `baton failover {service} --to {to} --reason …`"));
-                        }
-                    }
-                    (None, Some(_)) if self.preferred().is_some() => {
+                    (None, Some(_)) if self.health == Some(Health::Healthy) => {
                         can.push(format!("give it back now: `baton failback {service} --reason …`"));
                     }
-                    (Some(_) | None, _) => {}
+                    (None, Some(to)) => can.push(format!("move it now: `baton failover {service} --to {to} --reason …`")),
+                    (Some(_) | None, None) => {}
                 }
                 can.extend(self.to_help_candidates());
             }
@@ -249,16 +266,14 @@ impl ServiceReport {
             .collect();
         let unable: Vec<&CandidateReport> = self.candidates.iter().filter(other).filter(|it| !it.eligible).collect();
         let mut lines = Vec::new();
-        match (able.split_last(), &self.active) {
-            (Some((one, [])), Some(_)) => lines.push(format!("{one} could take over.")),
-            (Some((last, rest)), Some(_)) => {
-                lines.push(format!("{} and {last} could take over, in that order.", rest.join(", ")))
-            }
-            (Some(_) | None, _) => {}
+        match able.split_last() {
+            None => {}
+            Some((one, [])) => lines.push(format!("{one} could take over.")),
+            Some((last, rest)) => lines.push(format!("{} and {last} could take over, in that order.", rest.join(", "))),
         }
         for candidate in unable.iter().take(NAMED_MAX) {
             if let Some(rule) = candidate.rules.iter().find(|rule| !rule.pass) {
-                lines.push(format!("\"{}\" cannot take over: {}.", candidate.instance, rule.why));
+                lines.push(format!("\"{}\" cannot take over: {}.", candidate.instance, plain(&rule.why)));
             }
         }
         if unable.len() > NAMED_MAX {
@@ -278,7 +293,38 @@ impl ServiceReport {
     }
 }
 
-/// A clause as a sentence: without the stop that follows anyway.
-fn whole(why: &str) -> &str {
-    why.trim_end_matches('.')
+/// A length as people say it: nobody waits for milliseconds.
+fn rounded(length: Millis) -> String {
+    let told = if length < Millis::secs(1) { length } else { Millis::secs(length.0.div_ceil(1_000)) };
+    told.to_string()
+}
+
+/// A clause for people: without what the commands say that follow, without the stop that follows anyway, and with nodes that
+/// say the same named together.
+fn plain(why: &str) -> String {
+    let why = why.trim_end_matches('.').trim_end_matches(OPERATOR_MAY_SAY).trim_end_matches("; ");
+    let why = why.trim_end_matches(OPERATOR_IS_FREE);
+    let mut parts: Vec<String> = Vec::new();
+    let mut said: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    for part in why.split("; ") {
+        // What comes before the first node belongs to the sentence: `it is unhealthy: node 1 says down (…)`.
+        let (before, node) = part.split_once(": node ").map_or(("", part), |(before, rest)| (before, rest));
+        let node = if before.is_empty() { node.strip_prefix("node ") } else { Some(node) };
+        match node.and_then(|node| node.split_once(" says ")) {
+            Some((node, what)) => match said.iter_mut().find(|(_, other, _)| before.is_empty() && *other == what) {
+                Some((_, _, nodes)) => nodes.push(node),
+                None => said.push((before, what, vec![node])),
+            },
+            None => parts.push(part.to_owned()),
+        }
+    }
+    for (before, what, nodes) in said {
+        let who = match nodes.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("nodes {} and {last} say", rest.join(", ")),
+            Some((last, _)) => format!("node {last} says"),
+            None => continue,
+        };
+        parts.push(if before.is_empty() { format!("{who} {what}") } else { format!("{before}: {who} {what}") });
+    }
+    parts.join("; ")
 }

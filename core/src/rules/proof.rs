@@ -55,7 +55,9 @@ impl NoProof {
     }
 }
 
-const OPERATOR: &str = "an operator may say that it has stopped: a failover with proof \"operator\" and a reason";
+/// What helps where no proof holds.
+pub(crate) const OPERATOR_MAY_SAY: &str =
+    "an operator may say that it has stopped: a failover with proof \"operator\" and a reason";
 
 fn proof(proof: ProofKind, fencing: Fencing, evidence: impl Into<String>) -> ProofRecord {
     ProofRecord { proof, fencing, evidence: evidence.into() }
@@ -208,15 +210,15 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         let why = match (holder.liveness, holder.token) {
             (Liveness::Heartbeat, None) => {
                 format!(
-                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR}"
+                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR_MAY_SAY}"
                 )
             }
             (Liveness::Heartbeat | Liveness::Probe, _) => {
-                format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR}")
+                format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR_MAY_SAY}")
             }
         };
         return NoProof::Never { why };
     }
-    let why = format!("\"{who}\" may still act: waiting for {}; {OPERATOR}", waits.join(" or "));
+    let why = format!("\"{who}\" may still act: waiting for {}; {OPERATOR_MAY_SAY}", waits.join(" or "));
     NoProof::Pending { why, lease_in, hook }
 }

@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, TransitionId};
-use crate::policy::Mode;
+use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
-use crate::state::{Active, Instance, Service, State};
+use crate::state::{Active, Instance, ReleaseHow, Service, State};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::TransitionKind;
+use crate::transition::{Transition, TransitionKind, TransitionStatus};
 
 /// So many services must want to fail over at once before it counts as a mass failure: two may well be a coincidence.
 pub const BRAKE_AT_LEAST: usize = 3;
@@ -32,6 +32,9 @@ pub struct Rail {
     pub sets: bool,
 }
 
+/// How a rail that binds Baton alone ends its sentence.
+pub(crate) const OPERATOR_IS_FREE: &str = "; what an operator asks for does not wait for it";
+
 fn rail(rail: &str, pass: bool, why: impl Into<String>) -> Rail {
     Rail { rail: rail.to_owned(), pass, why: why.into(), until: None, sets: false }
 }
@@ -54,7 +57,8 @@ impl Wave {
 }
 
 /// Looks at all services. What was wanted before an operator released the brake does not count again, nor does it when it is
-/// carried out after that. A service whose active an operator isolated does not count at all: nothing failed there.
+/// carried out after that. A service whose active an operator isolated, or said itself that
+/// it stops, does not count at all: nothing failed there.
 pub fn wave(state: &State, now: ClusterTime) -> Wave {
     let released = state.meta.brake_released;
     let mut wave = Wave::default();
@@ -70,7 +74,8 @@ pub fn wave(state: &State, now: ClusterTime) -> Wave {
             state.transitions.get(&id).is_some_and(|it| {
                 let from = it.from.as_ref().and_then(|from| service.instances.get(from));
                 let isolated = from.is_some_and(|from| from.health == Health::Isolated);
-                it.kind == TransitionKind::Failover && it.actor.is_none() && !isolated && fresh(it.agreed)
+                let failed = !isolated && !said_so(service, it);
+                it.kind == TransitionKind::Failover && it.actor.is_none() && failed && fresh(it.agreed)
             })
         };
         let open = service.assignment.transition.is_some_and(failure);
@@ -81,6 +86,15 @@ pub fn wave(state: &State, now: ClusterTime) -> Wave {
         wave.wanting += usize::from(ill || open || moved);
     }
     wave
+}
+
+/// Whether the move began because the holder itself said that it stops: a host that is shut down with all its services is
+/// no mass failure, and nobody can have been mistaken about it.
+fn said_so(service: &Service, transition: &Transition) -> bool {
+    let proved = transition.proof.as_ref().is_some_and(|proof| proof.proof == ProofKind::Release);
+    let holder = service.assignment.last_holder.as_ref();
+    let released = holder.and_then(|holder| holder.released.as_ref()).is_some_and(|it| it.how == ReleaseHow::Said);
+    proved || (released && transition.status == TransitionStatus::Running)
 }
 
 /// Every rail that an automatic move of that kind must pass, in the order in which they are told. A transition that has
@@ -108,8 +122,7 @@ fn paused(state: &State, service: &Service, now: ClusterTime) -> Rail {
         None => rail("paused", true, "automation is not paused"),
         Some((pause, what)) => {
             let why = format!(
-                "the automation {what} is paused until {} by {}: {}; a resume {what} ends that, and what an operator asks for \
-                 does not wait for it",
+                "the automation {what} is paused until {} by {}: {}; a resume {what} ends that{OPERATOR_IS_FREE}",
                 pause.until, pause.owner, pause.reason
             );
             Rail { until: Some(pause.ends), ..rail("paused", false, why) }
@@ -121,7 +134,7 @@ fn brake(state: &State, now: ClusterTime) -> Rail {
     if let Some(brake) = &state.meta.brake {
         let why = format!(
             "the brake is set: {} of {} services wanted to fail over at once, which looks like one cause and not many; a \
-             resume of all services releases it, and what an operator asks for does not wait for it",
+             resume of all services releases it{OPERATOR_IS_FREE}",
             brake.wanting, brake.of
         );
         return rail("brake", false, why);
@@ -140,8 +153,8 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
     let (max, window) = (policy.max_in_window, policy.window);
     if let Some(latch) = &service.rails.latch {
         let why = format!(
-            "it was moved {} within {}, and max_in_window is {max}: an operator must look, and then resume it; what an \
-             operator asks for does not wait for that",
+            "it was moved {} within {}, and max_in_window is {max}: an operator must look, and then resume \
+             it{OPERATOR_IS_FREE}",
             times(latch.moves as usize),
             latch.window
         );
@@ -149,7 +162,8 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
     }
     let moves = service.rails.moves_within(window, now);
     let pass = moves < max as usize;
-    let why = format!("it was moved {} within {window}, max_in_window is {max}", times(moves));
+    let told = if moves == 0 { "not moved".to_owned() } else { format!("moved {}", times(moves)) };
+    let why = format!("it was {told} within {window}, max_in_window is {max}");
     Rail { sets: !pass, ..rail("max_in_window", pass, why) }
 }
 
@@ -168,10 +182,8 @@ fn min_interval(service: &Service, now: ClusterTime) -> Rail {
         Some(last) => {
             let ago = now.since(*last);
             let free = last.plus(min);
-            let why = format!(
-                "the last automatic move was {} ago, min_interval is {min}; an operator's move does not wait for it",
-                ago.told()
-            );
+            let why =
+                format!("the last automatic move was {} ago, min_interval is {min}{OPERATOR_IS_FREE}", ago.told());
             Rail { until: (now < free).then_some(free), ..rail("min_interval", now >= free, why) }
         }
     }

@@ -4,6 +4,7 @@ mod automation;
 mod explain;
 mod moves;
 mod operator;
+mod run;
 mod says;
 mod serve;
 mod status;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use crate::config::ServeArgs;
 use crate::terminal::exit::{self, Exit};
 use crate::terminal::output;
-use crate::{demo, example_server};
+use crate::{demo, example_server, run as supervisor};
 
 /// Decides which instance of a service is active, proves that the old one has stopped, and tells everyone.
 #[derive(Debug, Parser)]
@@ -96,6 +97,13 @@ enum Command {
                       baton --endpoint http://10.0.0.1:7400,http://10.0.0.2:7400 status\n\n\
                       Exit code 5 when none of a service's instances serves it, the cluster has no leader, or a node is lost.")]
     Status(status::StatusArgs),
+    /// Keep a command running while its instance is active, and only then
+    #[command(after_long_help = run::HELP, after_help = "Example:\n  baton run --service orders --instance a -- \
+                      /usr/bin/orders --port 8080\n\n--help says what is promised, and what is not.")]
+    Run(Box<run::RunArgs>),
+    /// The watchdog of `baton run`: kills a process group when its supervisor cannot
+    #[command(hide = true, after_help = "Example:\n  baton run-watchdog    (by baton run alone)")]
+    RunWatchdog,
     /// Follow what happens, one line an event
     #[command(after_help = "Examples:\n  baton watch\n  baton watch --service orders --type active.changed\n  \
                       baton watch -o json | jq -r 'select(.token) | .token'")]
@@ -190,16 +198,19 @@ pub(crate) fn main() -> ExitCode {
     let exit = runtime.block_on(run(cli));
     // Threads that wait for a line on stdin would hold the process back for ever.
     runtime.shutdown_background();
-    exit.into()
+    exit
 }
 
-async fn run(cli: Cli) -> Exit {
+async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Demo(args) => return demo::run(args).await,
-        Command::ExampleServer(args) => return example_server::run(args).await,
-        Command::Serve(args) => return serve::run(*args).await,
-        Command::CheckConfig(args) => return serve::check(*args),
-        Command::Openapi => return serve::openapi(),
+        Command::Demo(args) => return demo::run(args).await.into(),
+        Command::ExampleServer(args) => return example_server::run(args).await.into(),
+        Command::Serve(args) => return serve::run(*args).await.into(),
+        Command::CheckConfig(args) => return serve::check(*args).into(),
+        Command::Openapi => return serve::openapi().into(),
+        // The only command whose code may be another program's.
+        Command::Run(args) => return run::run(&cli.global, *args).await,
+        Command::RunWatchdog => return supervisor::watchdog().await.into(),
         Command::Status(args) => status::run(&cli.global, args).await,
         Command::Drain(args) => operator::drain(&cli.global, args).await,
         Command::Admin(args) => operator::admin(&cli.global, args).await,
@@ -218,6 +229,7 @@ async fn run(cli: Cli) -> Exit {
         output::complain(&error.to_string());
         exit::of_error(&error)
     })
+    .into()
 }
 
 /// Writes an answer: in words for people, as it came for programs.

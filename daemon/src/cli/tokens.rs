@@ -1,5 +1,6 @@
-//! `baton tokens`: whether a token is the one that counts, and whether a resource refuses those that do not. The first is asked of
-//! the cluster; the second is tried on the resource by `baton_client::guard::conformance`. Here both are asked for and told.
+//! `baton tokens`: whether a token is the one that counts, and whether a resource refuses those that do not. The first
+//! is asked of the cluster; the second is tried on the resource by `baton_client::guard::conformance`. Here both are
+//! asked for and told.
 
 use std::sync::Arc;
 use std::time::Duration;

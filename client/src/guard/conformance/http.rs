@@ -1,6 +1,6 @@
-//! A resource behind HTTP, as the test speaks to it: `PUT` (or `POST`) with the header `Baton-Token` and the value as a decimal
-//! number in the body writes; `GET` of the same address reads that number back. What the answers mean is said here and
-//! nowhere else.
+//! A resource behind HTTP, as the test speaks to it: `PUT` (or `POST`) with the header `Baton-Token` and the value as a
+//! decimal number in the body writes; `GET` of the same address reads that number back. What the answers mean is said
+//! here and nowhere else.
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ pub enum NotAResource {
 
 /// A resource behind HTTP.
 ///
-/// A write is accepted by any 2xx and refused by 409 or 412; without a token it is refused by any 4xx. Every other answer
-/// to a write is none. A `GET` that is answered 404 means that no
+/// A write is accepted by any 2xx and refused by 409 or 412; without a token it is refused by any 4xx. Every other
+/// answer to a write is none. A `GET` that is answered 404 means that no
 /// value was written yet, and one that is answered 405 or 501 that it cannot be read.
 #[derive(Clone, Debug)]
 pub struct HttpResource {
@@ -77,7 +77,8 @@ impl HttpResource {
         Ok(Self { http, url: parsed, method, restart: None })
     }
 
-    /// The same resource, which the shell command `command` ends and starts again; it returns when that has been done or begun.
+    /// The same resource, which the shell command `command` ends and starts again; it returns when that has been done
+    /// or begun.
     #[must_use]
     pub fn restarted_by(mut self, command: &str) -> Self {
         self.restart = Some(command.to_owned());

@@ -1,8 +1,8 @@
-//! How writes that were made at once are judged: by the order that everybody can agree on, in which one write came before
-//! another only if it had been answered before the other was asked for. Pure: tickets instead of times.
+//! How writes that were made at once are judged: by the order that everybody can agree on, in which one write came
+//! before another only if it had been answered before the other was asked for. Pure: tickets instead of times.
 //!
-//! The rules are what linearizability (Herlihy and Wing, 1990) leaves of "remember the highest, refuse the lower" for such a
-//! history, so a resource that decides in any order that fits is never blamed.
+//! The rules are what linearizability (Herlihy and Wing, 1990) leaves of "remember the highest, refuse the lower" for
+//! such a history, so a resource that decides in any order that fits is never blamed.
 
 use super::Outcome;
 use super::report::Rule;
@@ -58,8 +58,8 @@ impl Read {
     }
 }
 
-/// Judges the writes of a race in which every token is higher than all before it. The error is the broken rule and what was
-/// seen.
+/// Judges the writes of a race in which every token is higher than all before it. The error is the broken rule and what
+/// was seen.
 pub(super) fn judge_writes(writes: &[Write]) -> Result<(), (Rule, String)> {
     for write in writes {
         match write.outcome {
@@ -82,8 +82,8 @@ pub(super) fn judge_writes(writes: &[Write]) -> Result<(), (Rule, String)> {
     Ok(())
 }
 
-/// Judges the reads among those writes: a value that stands was written with no lower token than any that had been accepted
-/// before it was asked for, since its own write came after that one.
+/// Judges the reads among those writes: a value that stands was written with no lower token than any that had been
+/// accepted before it was asked for, since its own write came after that one.
 pub(super) fn judge_reads(writes: &[Write], reads: &[Read]) -> Result<(), (Rule, String)> {
     for read in reads {
         let source = writes.iter().find(|write| write.value == read.value);

@@ -1,13 +1,14 @@
 //! A test for resources: does this one keep the promise that a guard makes? Run it against yours.
 //!
-//! It writes to the resource with tokens that rise, repeat and fall, one after the other and many at once, starts it again
-//! where that is offered, and says which rule was broken, by which sequence, under which seed. It sees a resource from
-//! outside only: what it finds is a fault, and what it does not find is no proof.
+//! It writes to the resource with tokens that rise, repeat and fall, one after the other and many at once, starts it
+//! again where that is offered, and says which rule was broken, by which sequence, under which seed. It sees a resource
+//! from outside only: what it finds is a fault, and what it does not find is no proof.
 //!
 //! *Never run it against a resource in use.* It raises the highest token far above what Baton has minted, so that the
 //! real holder would be refused from then on.
 //!
-//! How the writes of many at once are judged is `judge`'s; in which order things are tried is `script`'s; HTTP is `http`'s.
+//! How the writes of many at once are judged is `judge`'s; in which order things are tried is `script`'s; HTTP is
+//! `http`'s.
 
 mod http;
 mod judge;
@@ -47,8 +48,8 @@ pub enum Standing {
 #[error("{0}")]
 pub struct Unanswered(pub String);
 
-/// A resource as the test sees it. `write` is enough; each of the others lets more rules be tried. An `async fn` will do for
-/// any of them.
+/// A resource as the test sees it. `write` is enough; each of the others lets more rules be tried. An `async fn` will
+/// do for any of them.
 pub trait Resource: Send + Sync + 'static {
     /// Writes `value` with `token`. Called many times at once.
     fn write(&self, token: u64, value: u64) -> impl Future<Output = Result<Outcome, Unanswered>> + Send;
@@ -64,20 +65,21 @@ pub trait Resource: Send + Sync + 'static {
         ready(Ok(Standing::NotOffered))
     }
 
-    /// Ends the resource, the harder the better (`kill -9`), and returns true when it is up again; false where that is not
-    /// offered.
+    /// Ends the resource, the harder the better (`kill -9`), and returns true when it is up again; false where that is
+    /// not offered.
     fn restart(&self) -> impl Future<Output = Result<bool, Unanswered>> + Send {
         ready(Ok(false))
     }
 }
 
-/// How much is tried. The same options on a fresh resource try the same again, but for the interleaving of what is at once.
+/// How much is tried. The same options on a fresh resource try the same again, but for the interleaving of what is at
+/// once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// What the random parts grow from.
     pub seed: u64,
-    /// The first token: higher than any that the resource has seen. Taken as 2 where it is less, and as 2^53 − 2^41 − 1 where it
-    /// is more, so that there is room on both sides.
+    /// The first token: higher than any that the resource has seen. Taken as 2 where it is less, and as 2^53 − 2^41 − 1
+    /// where it is more, so that there is room on both sides.
     pub first: u64,
     /// Random writes one after the other.
     pub steps: usize,
@@ -100,7 +102,8 @@ impl Default for Options {
             rounds: 20,
             writers: 8,
             writes: 4,
-            // Far beyond what a write takes, and short enough that a resource that hangs is found out while one looks on.
+            // Far beyond what a write takes, and short enough that a resource that hangs is found out while one looks
+            // on.
             answer_within: Duration::from_secs(10),
         }
     }

@@ -1,4 +1,5 @@
-//! What a run came to, in words: the rules, how often each was tried, and the one that was broken with all that led to it.
+//! What a run came to, in words: the rules, how often each was tried, and the one that was broken with all that led to
+//! it.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! In which order things are tried: a script whose every step has a reason, a random walk, and races. What each answer must
-//! be follows from one number, the highest token so far.
+//! In which order things are tried: a script whose every step has a reason, a random walk, and races. What each answer
+//! must be follows from one number, the highest token so far.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -138,7 +138,8 @@ impl<R: Resource> Run<R> {
         Ok(())
     }
 
-    /// A jump as after a restored backup: cut to 32 bits it is no jump at all, and rounded to a short float its steps vanish.
+    /// A jump as after a restored backup: cut to 32 bits it is no jump at all, and rounded to a short float its steps
+    /// vanish.
     async fn across_32_bits(&mut self) -> Result<(), Broken> {
         let low = self.highest;
         let high = low + RESTORE_JUMP;
