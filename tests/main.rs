@@ -24,6 +24,7 @@ mod observers;
 mod openapi;
 mod operator;
 mod partition;
+mod patch;
 mod pick;
 mod probing;
 mod recovery;
