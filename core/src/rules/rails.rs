@@ -162,14 +162,14 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
     }
     let moves = service.rails.moves_within(window, now);
     let pass = moves < max as usize;
-    let why = format!("it was moved {} within {window}, max_in_window is {max}", times(moves));
+    let told = if moves == 0 { "not moved".to_owned() } else { format!("moved {}", times(moves)) };
+    let why = format!("it was {told} within {window}, max_in_window is {max}");
     Rail { sets: !pass, ..rail("max_in_window", pass, why) }
 }
 
 /// How often, as people say it.
 fn times(number: usize) -> String {
     match number {
-        0 => "never".to_owned(),
         1 => "once".to_owned(),
         _ => format!("{number} times"),
     }
