@@ -4,6 +4,7 @@
 use super::*;
 use crate::json::Json;
 use crate::policy::{Registration, Spec};
+use crate::time::Millis;
 
 /// Every field of a spec, none at its default where another value is possible.
 const FULL_SPEC: &str = r#"{
