@@ -1,5 +1,6 @@
 //! Sessions against a server that is played by the test: what is asked of it, in which order, and what the worker hears.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -227,15 +228,21 @@ async fn a_step_down_is_told_and_a_later_token_is_another_tenure() {
 
 #[tokio::test]
 async fn a_superseded_session_is_over_and_a_removed_one_begins_anew() {
-    let server = Server::start(|(what, _), times| match (what.as_str(), times) {
-        ("put a", 0) => stored("s1"),
-        ("put a", _) => stored("s2"),
-        ("post heartbeat", 0 | 1) => active(7, 5_000),
-        ("post heartbeat", 2) => no(404, "no_such_instance"),
-        ("post heartbeat", 3 | 4) => active(9, 5_000),
-        ("post heartbeat", _) => no(409, "unknown_session"),
-        ("post release", _) => no(404, "no_such_instance"),
-        _ => Reply::Hangs,
+    let beats = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let server = Server::start(move |(what, body), times| {
+        let second = usize::from(body["session"] == "s2");
+        match (what.as_str(), times, second) {
+            ("put a", 0, _) => stored("s1"),
+            ("put a", _, _) => stored("s2"),
+            ("post heartbeat", _, _) => match (beats[second].fetch_add(1, Ordering::Relaxed), second) {
+                (0 | 1, 0) => active(7, 5_000),
+                (0 | 1, _) => active(9, 5_000),
+                (_, 0) => no(404, "no_such_instance"),
+                (_, _) => no(409, "unknown_session"),
+            },
+            ("post release", _, _) => no(404, "no_such_instance"),
+            _ => Reply::Hangs,
+        }
     })
     .await;
     let mut session = session(&[&server.url]);
