@@ -243,8 +243,12 @@ impl Stage {
                 let order = json!({"reason": "a polite one"});
                 let node = dice.one_of(&self.cluster.ids());
                 let answer = self.cluster.api(node).post(&format!("/v1/services/{SERVICE}/switchover"), &order).await;
-                assert!(matches!(answer.status, 200 | 202), "{} {}", answer.status, answer.text);
-                self.next_holder(&holder).await;
+                self.note(&format!("answered {} {}", answer.status, answer.text));
+                // On a machine that is busy with something else, the holder may have lost its lease a moment ago.
+                assert!(matches!(answer.status, 200 | 202 | 409), "{} {}", answer.status, answer.text);
+                if answer.status != 409 {
+                    self.next_holder(&holder).await;
+                }
             }
             Fault::MovesRaced => self.moves_raced(&holder, dice).await,
             Fault::RegisteredTwice => {
