@@ -23,6 +23,7 @@ mod hooks;
 mod observers;
 mod openapi;
 mod operator;
+mod overlap;
 mod partition;
 mod pick;
 mod probing;

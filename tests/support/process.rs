@@ -55,9 +55,14 @@ impl Process {
         Self { name: name.to_owned(), log: log.to_owned(), child, ended: None }
     }
 
-    /// Its number.
+    /// Its process id, which is its group's too.
     pub(crate) fn id(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// The same as the system's tools write it.
+    pub(crate) fn number(&self) -> u32 {
+        self.child.id()
     }
 
     /// How it ended, if it has.

@@ -8,6 +8,7 @@ use baton_core::id::{InstanceId, Token};
 use baton_core::policy::OnQuorumLoss;
 use baton_core::probe::LocalTime;
 use baton_core::state::Phase;
+use reqwest::Method;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -15,7 +16,10 @@ use super::event::FOREVER;
 use super::wire::{Heard, Line};
 use super::{Alarm, Release, SessionConfig, SessionEnd, SessionEvent, SessionOver, boot_time};
 use crate::error::ClientError;
+use crate::view::Stored;
 
+/// Time for a registration at one endpoint: a node without a quorum says so within two seconds.
+const REGISTER_LIMIT: Duration = Duration::from_millis(2_500);
 /// The wait before a registration is tried again; it doubles.
 const REGISTER_AGAIN_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait: whoever returns is found within it.
@@ -55,10 +59,11 @@ pub(super) async fn live(config: SessionConfig, mut end: SessionEnd, mut alarm: 
 async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> {
     let SessionConfig { client, service, instance, registration, .. } = config;
     let (mut wait, mut failures) = (REGISTER_AGAIN_FIRST, 0_u32);
-    loop {
+    let path = format!("/v1/services/{service}/instances/{instance}");
+    for index in 0.. {
         // Dropped in the middle, it may have happened: the next registration opens another session, and nobody is hurt.
         let stored = tokio::select! {
-            stored = client.put_instance(service, instance, registration) => stored,
+            stored = client.write_at::<_, Stored>((Method::PUT, index), &path, registration, REGISTER_LIMIT) => stored,
             () = end.news.closed() => return None,
         };
         let why = match stored {
@@ -93,6 +98,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
         }
         wait = (wait * 2).min(REGISTER_AGAIN_MAX);
     }
+    None
 }
 
 /// How the life of one registration ended.

@@ -1,7 +1,7 @@
 //! A move is open and the service has no active: can it be completed, and by whom? Where a proof is missing and the policy
 //! accepts the fencing hook, it is run.
 
-use super::{Decision, Planned, Planner, Rails, rank};
+use super::{Decision, HeldBack, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
 use crate::lease::LeaseStanding;
@@ -40,7 +40,7 @@ impl Planner<'_> {
                 }
                 Some((why, set)) => {
                     let summary = format!("{} waits: \"{}\" may be promoted, but {why}.", open.id, to.id);
-                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set)
+                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set))
                 }
             },
             (best, Err(no)) => {
@@ -69,7 +69,7 @@ impl Planner<'_> {
     ///
     /// Whoever was named comes first, then the others by strategy, rather the one that is left than nobody at all. Where
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
-    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
+    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<HeldBack>) {
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
         let leaving = self.left_out();
         if held.is_some() {
@@ -92,7 +92,7 @@ impl Planner<'_> {
     }
 
     /// What keeps Baton from completing a move of its own.
-    fn held_back(&mut self, open: &Transition) -> Option<(String, Option<Command>)> {
+    fn held_back(&mut self, open: &Transition) -> Option<HeldBack> {
         if !self.gate_automatic(self.service.moves_by_itself()) {
             let why = "failover.automatic is off: a failover that an operator asks for completes it";
             return Some((why.to_owned(), None));
