@@ -25,6 +25,7 @@ mod openapi;
 mod operator;
 mod overlap;
 mod partition;
+mod patch;
 mod pick;
 mod probing;
 mod recovery;

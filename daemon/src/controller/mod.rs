@@ -13,7 +13,7 @@ use baton_core::command::{Command, Refusal, Reply};
 use baton_core::id::{NodeId, ServiceName};
 use baton_core::lease::{Seal, Unsealable};
 use baton_core::planner::{self, instances_due, plan_service};
-use baton_core::state::Change;
+use baton_core::state::{Brake, Change, Pause};
 use baton_core::time::Millis;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -64,6 +64,9 @@ struct Tenure {
     plans: Lane,
     /// Services to look through for what time alone brings.
     dues: Lane,
+    /// The pause of all and the brake, as every plan of this moment knows them.
+    pause: Option<Pause>,
+    brake: Option<Brake>,
 }
 
 type Outcome = (ServiceName, Result<Reply, ProposeError>);
@@ -75,13 +78,14 @@ impl Tenure {
         // A majority has voted for this node before it could know that it leads: from here every wait counts.
         leases.begin(leads.term);
         let (plans, dues) = (Lane::new(IN_FLIGHT_MAX), Lane::new(DUE_IN_FLIGHT_MAX));
-        Self { consensus, leases, leads, since: Instant::now(), plans, dues }
+        Self { consensus, leases, leads, since: Instant::now(), plans, dues, pause: None, brake: None }
     }
 
     async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>, shutdown: &CancellationToken) {
         let mut changes = self.consensus.reader().changes();
         // Subscribed before this look at everything: nothing falls between.
         self.everything_is_dirty();
+        self.mark_all_where_all_are_held();
         let (mut planned, mut housekeeping) = (Proposals::new(), Proposals::new());
         let mut upkeeping: Option<BoxFuture<'static, ()>> = None;
         let mut upkeep = interval(UPKEEP_EVERY);
@@ -116,6 +120,17 @@ impl Tenure {
         }
     }
 
+    /// A pause of all, or the brake, has come or gone: what is planned for any service may be another thing now.
+    fn mark_all_where_all_are_held(&mut self) {
+        let view = self.consensus.reader().view();
+        let meta = &view.state.meta;
+        if self.pause != meta.pause || self.brake != meta.brake {
+            self.pause.clone_from(&meta.pause);
+            self.brake.clone_from(&meta.brake);
+            self.everything_is_dirty();
+        }
+    }
+
     fn changed(&mut self, service: &ServiceName) {
         self.plans.mark(service);
         self.dues.mark(service);
@@ -127,7 +142,9 @@ impl Tenure {
                 for change in objects.iter() {
                     match change {
                         Change::Service(name) | Change::Instance(name, _) => self.changed(name),
-                        Change::Meta | Change::Node(_) | Change::Transition(_) | Change::Debt(_) => {}
+                        // Every entry changes that: only what concerns all services is looked at.
+                        Change::Meta => self.mark_all_where_all_are_held(),
+                        Change::Node(_) | Change::Transition(_) | Change::Debt(_) => {}
                     }
                 }
             }
