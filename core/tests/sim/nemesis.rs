@@ -1,0 +1,212 @@
+//! What breaks: processes and nodes that die, stop and sleep, networks that are cut in all the ways in which networks
+//! are cut, clocks that change their rate. And how all of it is put right at the end.
+
+use super::clock::{MS, Micros, SEC};
+use super::message::Event;
+use super::net::{Addr, Weather};
+use super::seen::Sight;
+use super::shape::clock_error;
+use super::world::{World, tell};
+
+impl World {
+    pub(crate) fn nemesis_acts(&mut self) {
+        if !self.shaking {
+            return;
+        }
+        match self.rng.below(100) {
+            0..14 => self.stop_process(),
+            14..24 => self.kill_process(),
+            24..30 => self.start_twin(),
+            30..42 => self.stop_node(),
+            42..52 => self.kill_node(),
+            52..76 => self.cut(),
+            76..90 => self.heal_net(),
+            90..95 => self.change_weather(),
+            _ => self.change_clock(),
+        }
+        let after = self.rng.about(self.shape.nemesis_every);
+        self.plan(after, Event::Nemesis);
+    }
+
+    /// Somebody who runs, rather the one that is active than another.
+    fn some_process(&mut self) -> Option<usize> {
+        let up: Vec<usize> = self.processes.iter().filter(|process| process.up).map(|process| process.at).collect();
+        let active: Vec<usize> = up.iter().copied().filter(|at| self.processes[*at].token.is_some()).collect();
+        let of = if !active.is_empty() && self.rng.chance(600) { active } else { up };
+        (!of.is_empty()).then(|| self.rng.one(&of))
+    }
+
+    /// A node that runs, rather the leader than another.
+    fn some_node(&mut self) -> Option<usize> {
+        let up: Vec<usize> = self.nodes.iter().filter(|node| node.up).map(|node| node.at).collect();
+        let leads: Vec<usize> = up.iter().copied().filter(|at| self.nodes[*at].raft.leads()).collect();
+        let of = if !leads.is_empty() && self.rng.chance(600) { leads } else { up };
+        (!of.is_empty()).then(|| self.rng.one(&of))
+    }
+
+    /// For how long something lasts: about as long as a lease, or a moment, or long.
+    fn a_while(&mut self) -> Micros {
+        let mean = self.rng.one(&[20 * MS, 300 * MS, 300 * MS, 1_500 * MS]);
+        1 + self.rng.about(mean)
+    }
+
+    fn stop_process(&mut self) {
+        let Some(at) = self.some_process() else { return };
+        let (actor, asleep, long) = (Addr::Process(at), self.rng.chance(300), self.a_while());
+        self.seen.note(Sight::ProcessPauses);
+        self.stop(actor, asleep);
+        self.plan(long, Event::Resume { actor });
+    }
+
+    fn kill_process(&mut self) {
+        let Some(at) = self.some_process() else { return };
+        self.crash(Addr::Process(at));
+        self.seen.note(Sight::ProcessRestarts);
+        if self.processes[at].slot == 0 {
+            let after = self.a_while();
+            self.start_later(Addr::Process(at), after);
+        }
+    }
+
+    /// Somebody starts a second process under the name of one that runs.
+    fn start_twin(&mut self) {
+        let twins: Vec<usize> = self.processes.iter().filter(|it| it.slot > 0 && !it.up).map(|it| it.at).collect();
+        if !twins.is_empty() {
+            let at = self.rng.one(&twins);
+            self.seen.note(Sight::Twins);
+            self.start_process(at);
+        }
+    }
+
+    fn stop_node(&mut self) {
+        let Some(at) = self.some_node() else { return };
+        let (actor, asleep, long) = (Addr::Node(at), self.rng.chance(200), self.a_while());
+        self.seen.note(Sight::NodePauses);
+        self.stop(actor, asleep);
+        self.plan(long, Event::Resume { actor });
+    }
+
+    fn kill_node(&mut self) {
+        let Some(at) = self.some_node() else { return };
+        let actor = Addr::Node(at);
+        self.crash(actor);
+        let after = self.a_while();
+        self.start_later(actor, after);
+    }
+
+    fn cut(&mut self) {
+        self.seen.note(Sight::Partitions);
+        let nodes = self.nodes.len();
+        match self.rng.below(6) {
+            // One node from all others, and perhaps with some clients on its side.
+            0 => {
+                let Some(alone) = self.some_node() else { return };
+                for other in (0..nodes).filter(|other| *other != alone) {
+                    self.net.cut_both(Addr::Node(alone), Addr::Node(other));
+                }
+                for process in 0..self.processes.len() {
+                    if self.rng.chance(400) {
+                        for other in (0..nodes).filter(|other| *other != alone) {
+                            self.net.cut_both(Addr::Process(process), Addr::Node(other));
+                        }
+                    }
+                }
+                tell!(self, "n{} is cut off", alone + 1);
+            }
+            // One pair of nodes.
+            1 => {
+                let (one, other) = (self.rng.at(nodes), self.rng.at(nodes));
+                self.net.cut_both(Addr::Node(one), Addr::Node(other));
+                tell!(self, "n{} and n{} are cut from each other", one + 1, other + 1);
+            }
+            // One way only.
+            2 => {
+                let (from, to) = (self.rng.at(nodes), self.rng.at(nodes));
+                self.net.cut(Addr::Node(from), Addr::Node(to));
+                tell!(self, "n{} reaches n{} no longer", from + 1, to + 1);
+            }
+            // A node hears nobody, or is heard by nobody.
+            3 => {
+                let Some(node) = self.some_node() else { return };
+                let deaf = self.rng.chance(500);
+                for other in (0..nodes).filter(|other| *other != node) {
+                    let (from, to) = if deaf { (other, node) } else { (node, other) };
+                    self.net.cut(Addr::Node(from), Addr::Node(to));
+                }
+                tell!(self, "n{} {}", node + 1, if deaf { "hears nobody" } else { "is heard by nobody" });
+            }
+            // A process from the cluster, but not from what it works on.
+            4 => {
+                let Some(process) = self.some_process() else { return };
+                for node in 0..nodes {
+                    self.net.cut_both(Addr::Process(process), Addr::Node(node));
+                }
+                tell!(self, "p{process} is cut off from the cluster");
+            }
+            // Answers to a process are lost.
+            _ => {
+                let Some(process) = self.some_process() else { return };
+                for node in 0..nodes {
+                    self.net.cut(Addr::Node(node), Addr::Process(process));
+                }
+                tell!(self, "p{process} hears nothing from the cluster");
+            }
+        }
+    }
+
+    fn heal_net(&mut self) {
+        self.net.heal();
+        tell!(self, "the network is whole");
+    }
+
+    fn change_weather(&mut self) {
+        self.net.weather = Weather::any(&mut self.rng);
+        tell!(self, "the weather changes: {:?}", self.net.weather);
+    }
+
+    fn change_clock(&mut self) {
+        let (now, error) = (self.now, clock_error(&mut self.rng));
+        if self.rng.chance(500) {
+            let at = self.rng.at(self.nodes.len());
+            self.nodes[at].clock.drift(now, error);
+        } else {
+            let at = self.rng.at(self.processes.len());
+            self.processes[at].clock.drift(now, error);
+        }
+    }
+
+    /// The end of the shaking: the network is whole, everybody runs, each service is wanted.
+    pub(crate) fn heal_everything(&mut self) {
+        tell!(self, "everything is healed");
+        self.shaking = false;
+        self.net.heal();
+        self.net.weather = Weather::FAIR;
+        let actors = (0..self.nodes.len()).map(Addr::Node).chain((0..self.processes.len()).map(Addr::Process));
+        for actor in actors.collect::<Vec<_>>() {
+            self.resume(actor);
+        }
+        for at in 0..self.nodes.len() {
+            if !self.nodes[at].up {
+                self.start_node(at);
+            }
+        }
+        for at in 0..self.processes.len() {
+            let slot = self.processes[at].slot;
+            if slot > 0 && self.processes[at].up {
+                // Of two under one name one goes, or they would take the name from each other for ever.
+                self.crash(Addr::Process(at));
+            }
+        }
+        for at in 0..self.processes.len() {
+            if !self.processes[at].up && self.processes[at].slot == 0 {
+                self.start_process(at);
+            }
+        }
+        self.restore_services();
+    }
+
+    /// How long after the healing operators go on to put things right.
+    pub(crate) const fn mending() -> Micros {
+        3 * SEC
+    }
+}

@@ -1,0 +1,156 @@
+//! One seed, one run: shaken for a while, then healed, then looked at. And how a run that failed is told.
+
+use baton_core::command::{Command, InstanceReset};
+use baton_core::probe::Health;
+
+use super::clock::{MS, Micros};
+use super::invariants;
+use super::message::Ask;
+use super::process::service_name;
+use super::seen::{Seen, Sight};
+use super::shape::{LETTERS, Shape};
+use super::world::{Violation, World};
+
+/// Lines of a transcript that are printed.
+const LINES: usize = 60;
+
+/// How often it is looked whether all is well, after the healing.
+const LOOK_EVERY: Micros = 250 * MS;
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) seed: u64,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) seen: Seen,
+    pub(crate) entries: u64,
+    pub(crate) simulated: Micros,
+    pub(crate) fingerprint: u64,
+}
+
+/// Runs a seed.
+pub(crate) fn run(seed: u64) -> Outcome {
+    outcome(seed, play(Shape::of(seed), false))
+}
+
+/// Runs a seed, and tells what happened last.
+pub(crate) fn retell(seed: u64) -> (Outcome, Vec<String>) {
+    let mut world = play(Shape::of(seed), true);
+    let told = world.told.take().unwrap_or_default();
+    (outcome(seed, world), told)
+}
+
+fn outcome(seed: u64, world: World) -> Outcome {
+    let (entries, simulated, fingerprint) = (world.history.len(), world.now, world.fingerprint);
+    Outcome { seed, violation: world.violation, seen: world.seen, entries, simulated, fingerprint }
+}
+
+fn play(shape: Shape, tells: bool) -> World {
+    let (shaken, settles) = (shape.shaken, shape.settles);
+    let mut world = World::new(shape, tells);
+    while world.violation.is_none() && world.step(shaken) {}
+    if world.violation.is_some() {
+        return world;
+    }
+    world.now = shaken;
+    world.heal_everything();
+    let mut look = shaken + World::mending();
+    while world.violation.is_none() && look <= shaken + settles {
+        while world.violation.is_none() && world.step(look) {}
+        world.now = world.now.max(look);
+        if world.violation.is_none() && world.is_settled() {
+            world.seen.note(Sight::ConvergedRuns);
+            invariants::at_rest(&mut world);
+            return world;
+        }
+        look += LOOK_EVERY;
+    }
+    if world.violation.is_none() {
+        let why = world.why_unsettled();
+        world.broken(invariants::LIVENESS, why);
+    }
+    world
+}
+
+impl World {
+    /// What operators do when all is healed: each service is there, nobody is held back.
+    pub(crate) fn restore_services(&mut self) {
+        for service in 0..self.shape.specs.len() {
+            for _ in 0..8 {
+                let after = self.rng.below(Self::mending());
+                let put = self.put_service(service, self.shape.specs[service].clone());
+                self.operator_asks_at(after, Ask::Write(put));
+                for letter in &LETTERS[..self.shape.instances[service]] {
+                    let reset = InstanceReset {
+                        service: service_name(service),
+                        instance: letter.parse().expect("an instance id"),
+                        reason: "all is healed".to_owned(),
+                        actor: "op".to_owned(),
+                    };
+                    let after = self.rng.below(Self::mending());
+                    self.operator_asks_at(after, Ask::Write(Command::InstanceReset(reset)));
+                }
+            }
+        }
+    }
+
+    /// Whether each service has an active that is well, and all nodes have applied the same.
+    fn is_settled(&self) -> bool {
+        let well = |at: usize| {
+            let service = self.history.state().service(&service_name(at));
+            service.is_some_and(|service| {
+                let active = service.assignment.active.as_ref();
+                active
+                    .and_then(|active| service.instances.get(&active.instance))
+                    .is_some_and(|it| it.health == Health::Healthy)
+            })
+        };
+        let caught_up = self.nodes.iter().all(|node| node.applied == self.history.len());
+        caught_up && (0..self.shape.specs.len()).all(well)
+    }
+
+    fn why_unsettled(&self) -> String {
+        let state = self.history.state();
+        let services: Vec<String> = state
+            .services
+            .values()
+            .map(|service| {
+                let health: Vec<String> = service
+                    .instances
+                    .values()
+                    .map(|it| format!("{} {} {}", it.id, it.health, it.admin.state))
+                    .collect();
+                format!("{} {:?} [{}]", service.name, service.assignment, health.join(", "))
+            })
+            .collect();
+        let nodes: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let (raft, role) = (&node.raft, if node.raft.leads() { "leads" } else { "follows" });
+                format!("n{} {role} in term {}, applied {} of {}", node.at + 1, raft.term, node.applied, raft.commit)
+            })
+            .collect();
+        format!("not at rest in time: {}; {}", services.join("; "), nodes.join("; "))
+    }
+}
+
+/// A run that failed, as it is printed.
+pub(crate) fn told(outcome: &Outcome) -> String {
+    let (again, lines) = retell(outcome.seed);
+    let Some(violation) = &outcome.violation else { return "nothing was broken".to_owned() };
+    let same =
+        if again == *outcome { "" } else { "\nTHE SECOND RUN WAS ANOTHER: the simulator is not deterministic\n" };
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    format!(
+        "seed {}: {} is broken after {} ms and {} entries: {}\n\n{}\n{same}\nbaton-sim: BATON_SIM_SEED={} cargo test -p baton-core \
+         --features mutants --test sim -- --nocapture one_seed\n",
+        outcome.seed,
+        violation.invariant,
+        violation.at / MS,
+        outcome.entries,
+        violation.what,
+        last.join("\n"),
+        outcome.seed
+    )
+}

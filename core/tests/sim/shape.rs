@@ -1,0 +1,90 @@
+//! What kind of run a seed is: how many of everything, how fast, how foul. Choices of the seed only; nothing happens
+//! here.
+
+use baton_core::policy::{ProofKind, ProofPolicy, RecoveryStrategy, Spec};
+use baton_core::time::Millis;
+
+use super::clock::{ERROR_MAX, MS, Micros, SEC};
+use super::net::Weather;
+use super::rng::Rng;
+
+/// Instances of a service, by letter.
+pub(crate) const LETTERS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Services of a cluster.
+pub(crate) const NAMES: [&str; 3] = ["orders", "bills", "mail"];
+
+/// How long a run is shaken.
+const SHAKEN: Micros = 20 * SEC;
+
+/// Processes for each instance: the second is the twin that takes its name.
+pub(crate) const SLOTS: usize = 2;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    /// How many instances each service has.
+    pub(crate) instances: Vec<usize>,
+    /// The spec that each service begins with.
+    pub(crate) specs: Vec<Spec>,
+    pub(crate) weather: Weather,
+    /// How long things happen before everything is healed.
+    pub(crate) shaken: Micros,
+    /// How long it may take after that until each service has its active.
+    pub(crate) settles: Micros,
+    /// About how long between two things that an operator does, and between two that break.
+    pub(crate) operator_every: Micros,
+    pub(crate) nemesis_every: Micros,
+    /// About how long a node takes to apply what is committed, and a leader from a thought to its proposal.
+    pub(crate) apply_lag: Micros,
+    pub(crate) think: Micros,
+    /// How many in a thousand judgements of the leader are false accusations.
+    pub(crate) slander: u64,
+}
+
+impl Shape {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let services = rng.one(&[1, 1, 2, 3]);
+        Self {
+            seed,
+            nodes: if rng.chance(150) { 5 } else { 3 },
+            instances: (0..services).map(|_| 2 + rng.at(3)).collect(),
+            specs: (0..services).map(|_| spec(&mut rng)).collect(),
+            weather: Weather::any(&mut rng),
+            shaken: SHAKEN,
+            settles: 30 * SEC,
+            operator_every: rng.one(&[300 * MS, SEC, 3 * SEC]),
+            nemesis_every: rng.one(&[200 * MS, 600 * MS, 2 * SEC]),
+            apply_lag: rng.one(&[50, MS, 20 * MS]),
+            think: rng.one(&[50, MS, 20 * MS]),
+            slander: rng.one(&[0, 0, 2, 10]),
+        }
+    }
+
+    /// How a run's random draws after this one are seeded.
+    pub(crate) fn rng(&self) -> Rng {
+        Rng::new(self.seed ^ 0x5eed_5eed_5eed_5eed)
+    }
+}
+
+/// A spec that an operator may ask for.
+pub(crate) fn spec(rng: &mut Rng) -> Spec {
+    let mut spec = Spec::default();
+    spec.lease.ttl = Millis(rng.one(&[250, 250, 300, 500, 1_000, 2_000]));
+    (spec.recovery.strategy, spec.recovery.cooldown) = (RecoveryStrategy::Immediate, Millis::ZERO);
+    spec.failover.min_interval = Millis::ZERO;
+    spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Token]);
+    spec
+}
+
+/// A clock's error: often as wrong as is allowed.
+pub(crate) fn clock_error(rng: &mut Rng) -> i64 {
+    match rng.below(4) {
+        0 => ERROR_MAX,
+        1 => -ERROR_MAX,
+        _ => i64::try_from(rng.below(2 * ERROR_MAX.unsigned_abs() + 1)).expect("a small number") - ERROR_MAX,
+    }
+}
