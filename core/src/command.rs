@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::BreakerNumbers;
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
+use crate::lease::LeaseClaim;
 use crate::policy::{ProofKind, Registration, Spec};
 use crate::probe::{Evidence, Verdict};
-use crate::state::{AdminState, Source};
+use crate::state::{AdminState, ReleaseHow, Source};
 use crate::time::{ClusterTime, Millis, WallTime};
-use crate::transition::{TransitionKind, Trigger};
+use crate::transition::{HookOutcome, TransitionKind, Trigger};
 
 /// One log entry: commands that were proposed together, in order, under one stamp of the leader's clocks.
 ///
@@ -78,6 +79,42 @@ pub enum Command {
     Promote(Promote),
     /// Gives up an open transition.
     TransitionAbort(TransitionAbort),
+    /// The holder has stopped.
+    Release(Release),
+    /// The promoted instance serves.
+    Ack(Ack),
+    /// The promoted instance did not acknowledge in time, or fell ill before it did.
+    ActivationExpire(ActivationExpire),
+    /// The fencing hook is about to be run.
+    HookStart(HookStart),
+    /// A run of the fencing hook has ended.
+    HookEnd(HookEnd),
+    /// An instance that left heartbeats again.
+    InstanceReturned(InstanceReturned),
+    /// An operator stops Baton from moving a service, or all, for a while.
+    AutomationPause(AutomationPause),
+    /// An operator lets it move them again: ends a pause, a latch, the brake.
+    AutomationResume(AutomationResume),
+    /// The end of a pause has come.
+    AutomationDue {
+        /// The service; `None`: of the pause of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<ServiceName>,
+    },
+    /// A service was moved too often.
+    LatchSet {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Too many services want to fail over at once.
+    BrakeSet,
+    /// The lease that a deleted service owes has run out.
+    DebtForget {
+        /// The service's name.
+        service: ServiceName,
+        /// Why it is believed.
+        claim: LeaseClaim,
+    },
     /// Forgets events up to a revision, on every node alike.
     EventsCompact {
         /// The last revision to forget.
@@ -307,6 +344,9 @@ pub struct TransitionStart {
     /// The proof an operator asserts, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asserted: Option<ProofKind>,
+    /// That the last holder's lease has run out, where the proposer has sealed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseClaim>,
     /// Why.
     pub trigger: Trigger,
     /// Who asks; `None` for Baton itself.
@@ -321,6 +361,9 @@ pub struct Target {
     pub instance: InstanceId,
     /// Its epoch: a re-registration in between refuses the promotion.
     pub epoch: Revision,
+    /// How far it was behind by its last heartbeat, in its own unit. Only the leader knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
 }
 
 /// A named operator's word that the old active has stopped.
@@ -343,6 +386,12 @@ pub struct Promote {
     pub to: Target,
     /// Why the proposer believes that the old active has stopped. Refused unless that very proof holds at apply.
     pub proof: ProofKind,
+    /// The token of the last holder that the proposer saw: the proof is about that one. Refused when it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_token: Option<Token>,
+    /// That the last holder's lease has run out, where the proposer has sealed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseClaim>,
     /// The word behind the proof `operator`, where the transition does not carry it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<Assertion>,
@@ -360,6 +409,122 @@ pub struct TransitionAbort {
     pub transition: TransitionId,
     /// Why.
     pub reason: String,
+}
+
+/// The holder's word that it has stopped. It counts for the session and the token that it names, and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The session that held the token; none for an instance that is probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The token.
+    pub token: Token,
+    /// Whether it is no candidate until it heartbeats again.
+    #[serde(default)]
+    pub leaving: bool,
+    /// How we know.
+    pub how: ReleaseHow,
+    /// Why it stopped.
+    pub reason: String,
+}
+
+/// A promoted instance's word that it serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its session; none for an instance that is probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The token under which it serves.
+    pub token: Token,
+}
+
+/// The promoted instance did not acknowledge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationExpire {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the proposer saw.
+    pub transition: TransitionId,
+    /// The token that was not acknowledged.
+    pub token: Token,
+}
+
+/// A run of the fencing hook is about to begin, on the node that proposes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStart {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the proposer saw.
+    pub transition: TransitionId,
+    /// The number of the run: one more than there were.
+    pub attempt: u32,
+    /// The node that will run it.
+    pub node: NodeId,
+    /// The term in which it leads. Refused in a log entry of another one: nobody would run it.
+    pub term: u64,
+}
+
+/// A run of the fencing hook has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookEnd {
+    /// The service.
+    pub service: ServiceName,
+    /// The transition within which it was run.
+    pub transition: TransitionId,
+    /// Which run.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: HookOutcome,
+}
+
+/// An instance that left heartbeats again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReturned {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The session in which it does.
+    pub session: String,
+}
+
+/// An operator stops Baton from moving a service, or all, for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutomationPause {
+    /// The service; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Why.
+    pub reason: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// For how long.
+    pub lasts: Millis,
+    /// That end as whoever asked wrote it, where it was written as a time of day. A label: it decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<WallTime>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// An operator lets Baton move a service, or all, by itself again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutomationResume {
+    /// The service: ends its pause and its latch. `None`: ends the pause of all, and the brake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    pub actor: String,
 }
 
 /// What a command came to.
@@ -496,6 +661,40 @@ pub enum Refusal {
         /// What to do first.
         why: String,
     },
+    /// The session is not the instance's present one, or not the one that held the token.
+    #[error("the session is not the one in which \"{instance}\" {what}: register anew")]
+    UnknownSession {
+        /// The instance.
+        instance: InstanceId,
+        /// What the right session has: `is registered`, `held the token`.
+        what: String,
+    },
+    /// The instance does not hold the service under that token.
+    #[error("\"{instance}\" does not hold \"{service}\" under token {token}: {why}")]
+    NotHolder {
+        /// The service.
+        service: ServiceName,
+        /// The instance.
+        instance: InstanceId,
+        /// The token that was named.
+        token: Token,
+        /// Who does.
+        why: String,
+    },
+    /// Automation is held: an operator may do it all the same.
+    #[error("\"{service}\" is not moved automatically now: {why}")]
+    AutomationHeld {
+        /// The service.
+        service: ServiceName,
+        /// Which rail, and the measured values.
+        why: String,
+    },
+    /// There is nothing of the kind.
+    #[error("nothing to do: {why}")]
+    NothingToDo {
+        /// What there is instead.
+        why: String,
+    },
     /// What the proposer saw has moved on. The proposer looks again.
     #[error("{what} has moved on since this was decided")]
     MovedOn {
@@ -528,6 +727,10 @@ impl Refusal {
             Self::NotActivePassive { .. } => "not_active_passive",
             Self::NoTrial { .. } => "no_trial",
             Self::IsActive { .. } => "is_active",
+            Self::UnknownSession { .. } => "unknown_session",
+            Self::NotHolder { .. } => "not_holder",
+            Self::AutomationHeld { .. } => "automation_held",
+            Self::NothingToDo { .. } => "nothing_to_do",
             Self::MovedOn { .. } => "moved_on",
             Self::LimitReached { .. } => "limit_reached",
         }

@@ -42,6 +42,12 @@ words! {
         TransitionFinished = "transition.finished",
         /// A transition was given up.
         TransitionAborted = "transition.aborted",
+        /// Baton moves a service, or all of them, no longer by itself, for a while.
+        AutomationPaused = "automation.paused",
+        /// It does so again.
+        AutomationResumed = "automation.resumed",
+        /// It stopped moving a service, or all of them, of its own accord: an operator must look.
+        AutomationBraked = "automation.braked",
         /// A node announced itself for the first time, or a known one under another address or version.
         NodeJoined = "node.joined",
         /// A node no longer answers the leader: it observes nothing.

@@ -91,11 +91,50 @@ pub struct ProofRecord {
     pub evidence: String,
 }
 
+/// How a fencing hook that was run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HookOutcome {
+    /// Whether it confirmed that the holder is cut off.
+    pub ok: bool,
+    /// The exit code of a fence agent that ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The HTTP status of a webhook's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What happened, in a sentence.
+    pub detail: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// One run of a fencing hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HookAttempt {
+    /// Which run it is within the transition, from 1.
+    pub number: u32,
+    /// The node that runs it: the leader.
+    pub node: NodeId,
+    /// Its term. A leader of another term does not know how the run ended, and begins another.
+    pub term: u64,
+    /// When it began, for people.
+    pub started_at: WallTime,
+    /// The same on the decision clock.
+    pub at: ClusterTime,
+    /// Whether the run before it has no outcome: that one may have run too.
+    pub resumes: bool,
+    /// How it ended; null while it runs, or where its node was lost.
+    pub outcome: Option<HookOutcome>,
+}
+
 /// One step of a transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Step {
-    /// The step's word: `started`, `proof`, `promoted`, `aborted`.
+    /// The step's word: `started`, `waiting`, `released`, `hook_started`, `hook_ended`, `proof`, `promoted`, `acknowledged`,
+    /// `activation_failed`, `taken_over`, `aborted`.
     pub step: String,
     /// When, for people.
     pub time: WallTime,
@@ -121,6 +160,9 @@ pub struct Durations {
     /// From the proof to the promotion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_to_promoted_ms: Option<u64>,
+    /// From the promotion to the new active's acknowledgement, where one is required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_to_acknowledged_ms: Option<u64>,
     /// From the first failed probe, or the request, to the promotion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
@@ -173,4 +215,13 @@ pub struct Transition {
     pub first_failure: Option<ClusterTime>,
     /// When the cluster agreed, or the request came, on the decision clock.
     pub agreed: ClusterTime,
+    /// When the token was minted, on the decision clock: an acknowledgement is waited for from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<ClusterTime>,
+    /// Instances that were promoted within it and did not acknowledge, the longest ago first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<InstanceId>,
+    /// The runs of the fencing hook.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hook: Vec<HookAttempt>,
 }

@@ -60,6 +60,7 @@ impl Entry<'_> {
             breaker: Breaker::closed(self.now),
             recovery: None,
             admin: Admin::enabled(self.wall),
+            left: false,
         };
         let now = self.now;
         let service = self.service_mut(&put.service)?;
@@ -91,7 +92,7 @@ impl Entry<'_> {
         };
         let reason = format!("{} registered \"{}\" again, {what}", put.actor, put.instance);
         let revision = self.emit(
-            Draft::new(EventKind::InstanceUpdated, reason)
+            Draft::new(EventKind::InstanceUpdated, reason.clone())
                 .service(&put.service)
                 .instance(&put.instance)
                 .actor(Some(&put.actor)),
@@ -100,11 +101,15 @@ impl Entry<'_> {
             instance.registration = new.clone();
             instance.generation = generation;
             instance.session.clone_from(&session);
+            instance.left = false;
         }
         if reprobed {
             self.start_epoch(&put.service, &put.instance, revision);
         } else if session.is_some() {
             self.start_session(&put.service, &put.instance, revision);
+        }
+        if session != old.session {
+            self.end_session(&put.service, &put.instance, &reason, revision);
         }
         Ok(Done::Stored { created: false, generation, session })
     }

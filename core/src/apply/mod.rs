@@ -3,7 +3,10 @@
 //!
 //! A command that is refused changes nothing: each handler looks first and touches afterwards.
 
+mod automation;
 mod breakers;
+mod holders;
+mod hooks;
 mod instances;
 mod nodes;
 mod operator;
@@ -43,12 +46,29 @@ pub struct Recorded {
     pub json: String,
 }
 
-/// Applies the log entry at `index`.
-pub fn apply_batch(state: &mut State, index: u64, batch: &Batch) -> BatchApplied {
+/// Where an entry stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The term of the leader that appended it.
+    pub term: u64,
+    /// Its index.
+    pub index: u64,
+}
+
+impl From<u64> for Position {
+    /// An entry of the first term, where terms do not matter.
+    fn from(index: u64) -> Self {
+        Self { term: 1, index }
+    }
+}
+
+/// Applies the log entry at that position.
+pub fn apply_batch(state: &mut State, at: impl Into<Position>, batch: &Batch) -> BatchApplied {
+    let Position { term, index } = at.into();
     let now = state.meta.cluster_time.max(batch.time);
     state.meta.cluster_time = now;
     let mut entry =
-        Entry { state, index, now, wall: batch.wall, events: Vec::new(), changes: BTreeSet::from([Change::Meta]) };
+        Entry { state, term, index, now, wall: batch.wall, events: Vec::new(), changes: BTreeSet::from([Change::Meta]) };
     let replies = batch.commands.iter().map(|command| entry.apply(command)).collect();
     BatchApplied { replies, events: entry.events, changes: entry.changes }
 }
@@ -64,10 +84,10 @@ pub struct Applied {
     pub changes: BTreeSet<Change>,
 }
 
-/// Applies one command as the log entry at `index`.
-pub fn apply(state: &mut State, index: u64, time: ClusterTime, wall: WallTime, command: Command) -> Applied {
+/// Applies one command as the log entry at that position.
+pub fn apply(state: &mut State, at: impl Into<Position>, time: ClusterTime, wall: WallTime, command: Command) -> Applied {
     let BatchApplied { mut replies, events, changes } =
-        apply_batch(state, index, &Batch { time, wall, commands: vec![command] });
+        apply_batch(state, at, &Batch { time, wall, commands: vec![command] });
     let reply = replies.pop().unwrap_or(Ok(Done::Ok));
     Applied { reply, events: events.into_iter().map(|recorded| recorded.event).collect(), changes }
 }
@@ -75,6 +95,7 @@ pub fn apply(state: &mut State, index: u64, time: ClusterTime, wall: WallTime, c
 /// One log entry while it is being applied.
 struct Entry<'a> {
     state: &'a mut State,
+    term: u64,
     index: u64,
     now: ClusterTime,
     wall: WallTime,
@@ -185,6 +206,18 @@ impl Entry<'_> {
             Command::TransitionStart(start) => self.transition_start(start),
             Command::Promote(promote) => self.promote(promote),
             Command::TransitionAbort(abort) => self.transition_abort(abort),
+            Command::Release(release) => self.release(release),
+            Command::Ack(ack) => self.ack(ack),
+            Command::ActivationExpire(expire) => self.activation_expire(expire),
+            Command::HookStart(start) => self.hook_start(start),
+            Command::HookEnd(end) => self.hook_end(end),
+            Command::InstanceReturned(returned) => self.instance_returned(returned),
+            Command::AutomationPause(pause) => self.automation_pause(pause),
+            Command::AutomationResume(resume) => self.automation_resume(resume),
+            Command::AutomationDue { service } => self.automation_due(service.as_ref()),
+            Command::LatchSet { service } => self.latch_set(service),
+            Command::BrakeSet => self.brake_set(),
+            Command::DebtForget { service, claim } => self.debt_forget(service, claim),
             Command::EventsCompact { through } => self.events_compact(*through),
         }
     }

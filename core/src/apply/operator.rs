@@ -81,6 +81,11 @@ impl Entry<'_> {
         if let Some(instance) = self.instance_mut(service, id) {
             instance.recovery = None;
         }
+        if let Ok(service) = self.service_mut(service)
+            && service.rails.latch.take().is_some()
+        {
+            service.rails.moves.clear();
+        }
         // A new epoch: every observer and the leader begin with empty windows, and the breaker is closed.
         self.start_epoch(service, id, revision);
         Ok(Done::Ok)

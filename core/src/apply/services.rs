@@ -7,7 +7,7 @@ use crate::command::{Done, Refusal, Reply, ServiceDelete, ServicePut};
 use crate::event::EventKind;
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{Liveness, Mode};
-use crate::state::{Assignment, Change, Holder, Instance, Phase, SERVICES_MAX, Service};
+use crate::state::{Assignment, Change, Holder, Instance, Phase, Rails, SERVICES_MAX, Service};
 
 impl Entry<'_> {
     pub(super) fn service_put(&mut self, put: &ServicePut) -> Reply {
@@ -26,6 +26,8 @@ impl Entry<'_> {
         if self.state.services.len() >= SERVICES_MAX {
             return Err(Refusal::LimitReached { what: "services in a cluster".to_owned(), limit: SERVICES_MAX as u64 });
         }
+        // Whoever may still act under what was deleted by this name comes first.
+        let last_holder = self.take_debt(&put.service);
         let service = Service {
             name: put.service.clone(),
             spec: Arc::new((*put.spec).clone()),
@@ -33,7 +35,8 @@ impl Entry<'_> {
             created_at: self.wall,
             updated_at: self.wall,
             changed: self.next_revision(),
-            assignment: Assignment { phase: Phase::Vacant, active: None, transition: None, last_holder: None },
+            assignment: Assignment { phase: Phase::Vacant, active: None, transition: None, last_holder },
+            rails: Rails::default(),
             populated_at: self.now,
             instances: imbl::OrdMap::new(),
         };
@@ -88,14 +91,28 @@ impl Entry<'_> {
         served: impl Iterator<Item = &'a Arc<Instance>>,
     ) -> Result<(), Refusal> {
         let strictness = |liveness: Liveness| match liveness {
-            Liveness::Heartbeat => 1,
-            Liveness::Probe => 0,
+            Liveness::Heartbeat => 3,
+            Liveness::Probe => 1,
+        };
+        let owed = |held: &Holder| match (&held.lease, held.released.is_some() || held.fenced.is_some()) {
+            // Whoever has stopped owes nothing, and says nothing of those who served after it.
+            (_, true) => 0,
+            (Some(_), false) => 2,
+            (None, false) => strictness(held.liveness),
         };
         let assignment = &mut self.service_mut(name)?.assignment;
         for instance in served {
             let liveness = instance.registration.liveness;
-            if assignment.last_holder.as_ref().is_none_or(|held| strictness(held.liveness) < strictness(liveness)) {
-                assignment.last_holder = Some(Holder { instance: instance.id.clone(), token: None, liveness });
+            if assignment.last_holder.as_ref().is_none_or(|held| owed(held) < strictness(liveness)) {
+                assignment.last_holder = Some(Holder {
+                    instance: instance.id.clone(),
+                    token: None,
+                    liveness,
+                    session: None,
+                    lease: None,
+                    released: None,
+                    fenced: None,
+                });
             }
         }
         Ok(())
@@ -105,6 +122,7 @@ impl Entry<'_> {
         let service = self.service(&delete.service)?;
         check_generation(delete.if_generation, service.generation)?;
         let reason = format!("{} deleted service \"{}\"", delete.actor, delete.service);
+        self.keep_debt(&service)?;
         self.vacate(&delete.service, &reason, Some(&delete.actor), None)?;
         for instance in service.instances.keys() {
             self.changes.insert(Change::Instance(delete.service.clone(), instance.clone()));

@@ -8,9 +8,11 @@ use super::{Draft, Entry};
 use crate::command::{Assertion, Done, Promote, Refusal, Reply, Target, TransitionAbort, TransitionStart};
 use crate::event::EventKind;
 use crate::id::{Revision, ServiceName, Token, TransitionId};
-use crate::policy::{Mode, ProofKind};
+use crate::lease::LeaseTerms;
+use crate::mutant::{Mutant, planted};
+use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
-use crate::rules::{Asker, not_eligible, proof_that_holds};
+use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds, rails_of};
 use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
 use crate::transition::{
@@ -26,24 +28,27 @@ impl Entry<'_> {
         if let Some(transition) = service.assignment.transition {
             return Err(Refusal::TransitionInProgress { service: start.service.clone(), transition });
         }
-        if service.active_token() != start.seen_token {
+        if service.active_token() != start.seen_token && !planted(Mutant::PromotionWithoutCompare) {
             return Err(moved_on(format!("the active of \"{}\"", start.service)));
         }
         let active = service.assignment.active.clone();
         let leaving = active.as_ref().and_then(|active| service.instances.get(&active.instance));
         self.check_cause(&service, leaving, start)?;
-        let asker = if start.actor.is_some() { Asker::Operator } else { Asker::Baton };
         if let Some(to) = &start.to {
             let target = target(&service, to)?;
             if service.is_active(&to.instance) {
                 return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: to.instance.clone() });
             }
-            if let Some(why) = not_eligible(&service, target, None, self.now, asker) {
-                return Err(Refusal::NotEligible { instance: to.instance.clone(), why });
-            }
+            let asker = if start.actor.is_some() { Asker::Operator } else { Asker::Baton };
+            self.check_eligible(&service, target, to, asker)?;
         }
-        let proof = proof_that_holds(&service, start.asserted);
-        if let (Some(_), Err(why)) = (&start.actor, &proof) {
+        if start.actor.is_none() {
+            self.check_rails(&service, start.kind, false)?;
+        }
+        let grounds =
+            Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, standing: None };
+        let proof = proof_that_holds(&service, &grounds);
+        if let (Some(_), Err(NoProof::Never { why })) = (&start.actor, &proof) {
             // Nobody's wish takes a service's active away unless the move can be completed.
             return Err(Refusal::ProofRefused { proof: start.asserted.unwrap_or(ProofKind::Token), why: why.clone() });
         }
@@ -53,9 +58,32 @@ impl Entry<'_> {
             (Some(to), Ok(proof)) if self.token_is_free() => {
                 self.complete(&service, id, to, proof)?;
             }
-            (_, proof) => self.withdraw(&service, id, proof.err()),
+            (_, proof) => self.withdraw(&service, id, proof.err().map(NoProof::into_why)),
         }
         Ok(Done::Started { transition: id })
+    }
+
+    fn check_eligible(
+        &self,
+        service: &Service,
+        instance: &Instance,
+        to: &Target,
+        asker: Asker,
+    ) -> Result<(), Refusal> {
+        let seek = Seek { service, leaving: None, now: self.now, asker };
+        match not_eligible(&seek, instance, to.lag) {
+            Some(why) => Err(Refusal::NotEligible { instance: to.instance.clone(), why }),
+            None => Ok(()),
+        }
+    }
+
+    /// What Baton does by itself must pass the rails as they are now.
+    fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
+        let rails = rails_of(self.state, service, kind, counted, self.now);
+        match rails.into_iter().find(|rail| !rail.pass) {
+            Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.why }),
+            None => Ok(()),
+        }
     }
 
     /// An automatic move must be caused by something committed that still holds. An operator's move needs the operator.
@@ -78,22 +106,35 @@ impl Entry<'_> {
         if start.actor.is_some() {
             return Ok(());
         }
+        let target = start.to.as_ref().and_then(|to| service.instances.get(&to.instance));
         let holds = match start.kind {
             TransitionKind::Placement => {
-                let target = start.to.as_ref().and_then(|to| service.instances.get(&to.instance));
                 start.seen_token.is_none() && target.is_some_and(|target| cause == Some(target.health_revision))
             }
             TransitionKind::Failover => {
                 leaving.is_some_and(|active| out(active.health) && cause == Some(active.health_revision))
             }
-            TransitionKind::Switchover | TransitionKind::Failback => false,
+            TransitionKind::Failback => {
+                // The second look: whoever is gone back to must have been well all the time, and be so now.
+                let preferred = |target: &Arc<Instance>| {
+                    leaving.is_some_and(|active| preferred_over(service, &active.id).iter().any(|it| it.id == target.id))
+                };
+                let stable = |target: &Arc<Instance>| {
+                    self.now.since(target.health_since) >= service.spec.failback.stable_for
+                };
+                service.spec.failback.mode == FailbackMode::Automatic
+                    && target.is_some_and(|target| {
+                        cause == Some(target.health_revision) && preferred(target) && stable(target)
+                    })
+            }
+            TransitionKind::Switchover => false,
         };
         let holds = holds && service.moves_by_itself();
         if holds { Ok(()) } else { Err(moved_on(format!("the cause for a {} of \"{}\"", start.kind, service.name))) }
     }
 
     /// Writes the record of a new transition and tells of it.
-    fn open(&mut self, start: &TransitionStart, service: &Service, leaving: Option<&Arc<Instance>>) -> TransitionId {
+    pub(super) fn open(&mut self, start: &TransitionStart, service: &Service, leaving: Option<&Arc<Instance>>) -> TransitionId {
         let id = TransitionId(self.next_revision());
         let evidence = leaving.map_or_else(Vec::new, |active| {
             active
@@ -155,6 +196,9 @@ impl Entry<'_> {
             finished_at: None,
             first_failure,
             agreed,
+            promoted: None,
+            tried: Vec::new(),
+            hook: Vec::new(),
         };
         let (from, to) = (transition.from.clone(), transition.to.clone());
         self.store_transition(transition);
@@ -171,7 +215,7 @@ impl Entry<'_> {
     }
 
     /// The transition cannot be completed at once: the service has no active until it can.
-    fn withdraw(&mut self, service: &Service, id: TransitionId, no_proof: Option<String>) {
+    pub(super) fn withdraw(&mut self, service: &Service, id: TransitionId, no_proof: Option<String>) {
         let Some(transition) = self.state.transitions.get(&id).cloned() else { return };
         let phase = match transition.kind {
             TransitionKind::Placement | TransitionKind::Failover => Phase::FailingOver,
@@ -211,28 +255,39 @@ impl Entry<'_> {
             Some(id) if id == promote.transition => self.state.transitions.get(&id).cloned(),
             Some(_) | None => None,
         };
+        let open = open.filter(|_| service.assignment.active.is_none());
         let Some(open) = open else {
             return Err(moved_on(format!("{} of \"{}\"", promote.transition, promote.service)));
         };
+        let holder = service.assignment.last_holder.as_ref();
+        let seen = promote.seen_token == holder.and_then(|holder| holder.token);
+        if !seen && !planted(Mutant::PromotionWithoutCompare) {
+            return Err(moved_on(format!("the last holder of \"{}\"", promote.service)));
+        }
         let asked = promote.actor.is_some() || open.actor.is_some();
-        if !asked && !service.moves_by_itself() {
+        // To go on with whoever had it is no move: neither a wish nor the rails are asked about it, but for a pause.
+        let same = holder.is_some_and(|holder| holder.instance == promote.to.instance);
+        if !asked && !same && !service.moves_by_itself() {
             return Err(moved_on(format!("whether \"{}\" moves by itself", promote.service)));
         }
         let target = target(&service, &promote.to)?;
         // Who asked for the move named this instance, or left the choice to Baton and its rules.
         let named = open.actor.is_some() && open.to.as_ref() == Some(&promote.to.instance);
         let asker = if promote.actor.is_some() || named { Asker::Operator } else { Asker::Baton };
-        if let Some(why) = not_eligible(&service, target, None, self.now, asker) {
-            return Err(Refusal::NotEligible { instance: promote.to.instance.clone(), why });
+        self.check_eligible(&service, target, &promote.to, asker)?;
+        if !asked {
+            let kind = if same { TransitionKind::Placement } else { open.kind };
+            self.check_rails(&service, kind, !open.tried.is_empty())?;
         }
         let asserted = promote.assertion.as_ref().map(|_| ProofKind::Operator).or(open.asserted);
-        let mut proof = match proof_that_holds(&service, asserted) {
+        let grounds = Grounds { asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
+        let mut proof = match proof_that_holds(&service, &grounds) {
             Ok(proof) if proof.proof == promote.proof => proof,
             Ok(other) => {
                 let why = format!("what holds now is \"{}\": {}", other.proof, other.evidence);
                 return Err(Refusal::ProofRefused { proof: promote.proof, why });
             }
-            Err(why) => return Err(Refusal::ProofRefused { proof: promote.proof, why }),
+            Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.into_why() }),
         };
         if let Some(Assertion { actor, reason }) = &promote.assertion {
             proof.evidence = format!("{actor} asserts that the old active has stopped: {reason}");
@@ -256,7 +311,8 @@ impl Entry<'_> {
         self.state.meta.token_floor + self.index > self.state.meta.last_token.0
     }
 
-    /// The promotion itself: mints the token, makes the instance active, ends the transition.
+    /// The promotion itself: mints the token, makes the instance active, and ends the transition unless an acknowledgement
+    /// is waited for.
     fn complete(
         &mut self,
         before: &Service,
@@ -267,6 +323,7 @@ impl Entry<'_> {
         let Some(open) = self.state.transitions.get(&id).cloned() else { return Err(moved_on(id.to_string())) };
         let chosen = target(before, to)?;
         let liveness = chosen.registration.liveness;
+        let session = chosen.session.clone();
         if chosen.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some()) {
             // Whoever is trusted with the service is not held back any longer, or it would be replaced at once.
             self.take_back(&before.name, &to.instance, id.0);
@@ -278,10 +335,18 @@ impl Entry<'_> {
             let actor = open.actor.as_deref().unwrap_or("an operator");
             proof.evidence = format!("{actor} asserts that the old active has stopped: {}", open.trigger.reason);
         }
+        let require_ack = before.spec.failover.require_ack;
+        let same = before.assignment.last_holder.as_ref().is_some_and(|held| held.instance == to.instance);
+        let counts = match open.kind {
+            TransitionKind::Placement => false,
+            TransitionKind::Failover | TransitionKind::Switchover | TransitionKind::Failback => {
+                open.actor.is_none() && open.tried.is_empty() && !same
+            }
+        };
 
         let service = self.service_mut(&before.name)?;
-        service.assignment.phase = Phase::Active;
-        service.assignment.transition = None;
+        service.assignment.phase = if require_ack { Phase::Promoting } else { Phase::Active };
+        service.assignment.transition = require_ack.then_some(id);
         service.assignment.active = Some(Active {
             instance: to.instance.clone(),
             token,
@@ -290,21 +355,32 @@ impl Entry<'_> {
             fencing: proof.fencing,
             transition: id,
         });
-        service.assignment.last_holder = Some(Holder { instance: to.instance.clone(), token: Some(token), liveness });
+        service.assignment.last_holder = Some(Holder {
+            instance: to.instance.clone(),
+            token: Some(token),
+            liveness,
+            session,
+            lease: match liveness {
+                Liveness::Heartbeat => Some(LeaseTerms::of(&before.spec)),
+                Liveness::Probe => None,
+            },
+            released: None,
+            fenced: None,
+        });
+        if counts {
+            service.rails.moved(now);
+        }
 
         let agreed_to_proof = now.since(open.agreed).0;
         let mut done = Transition::clone(&open);
         done.steps.push(self.step("proof", format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)));
         done.steps.push(self.step("promoted", format!("\"{}\" with token {token}", to.instance)));
-        done.status = TransitionStatus::Finished;
         done.to = Some(to.instance.clone());
         done.token = Some(token);
-        done.finished_at = Some(wall);
+        done.promoted = Some(now);
         done.durations.agreed_to_proof_ms = Some(agreed_to_proof);
         done.durations.proof_to_promoted_ms = Some(0);
-        done.durations.total_ms = Some(now.since(open.first_failure.unwrap_or(open.agreed)).0);
         done.proof = Some(proof.clone());
-        let total = done.durations.total_ms.unwrap_or_default();
         self.store_transition(done);
 
         // Readers saw the old active until now, or none since the transition was withdrawn.
@@ -330,19 +406,44 @@ impl Entry<'_> {
                 .actor(actor)
                 .cause(Some(id.0)),
         );
-        self.emit(
-            Draft::new(
-                EventKind::TransitionFinished,
-                format!("{} to \"{}\" done in {}", open.kind, to.instance, Millis(total).told()),
-            )
-            .service(&before.name)
-            .instance(&to.instance)
-            .token(Some(token))
-            .transition(id)
-            .actor(actor)
-            .cause(Some(id.0)),
-        );
+        if require_ack {
+            let patience = before.spec.failover.activation_timeout;
+            let why = format!("\"{}\" is promoted and has {patience} to acknowledge that it serves", to.instance);
+            self.emit(
+                Draft::new(EventKind::TransitionStep, why)
+                    .service(&before.name)
+                    .instance(&to.instance)
+                    .token(Some(token))
+                    .transition(id)
+                    .cause(Some(id.0)),
+            );
+        } else {
+            self.finish(&before.name, id);
+        }
         Ok(token)
+    }
+
+    /// The record's end.
+    pub(super) fn finish(&mut self, name: &ServiceName, id: TransitionId) {
+        let Some(open) = self.state.transitions.get(&id).cloned() else { return };
+        let (now, wall) = (self.now, self.wall);
+        let mut done = Transition::clone(&open);
+        let total = now.since(open.first_failure.unwrap_or(open.agreed)).0;
+        done.status = TransitionStatus::Finished;
+        done.finished_at = Some(wall);
+        done.durations.total_ms = Some(total);
+        let (to, token, actor) = (done.to.clone(), done.token, done.actor.clone());
+        self.store_transition(done);
+        let told = to.as_ref().map_or("nobody", |to| to.as_str());
+        let draft = Draft::new(
+            EventKind::TransitionFinished,
+            format!("{} to \"{told}\" done in {}", open.kind, Millis(total).told()),
+        );
+        let draft = draft.service(name).token(token).transition(id).actor(actor.as_deref()).cause(Some(id.0));
+        self.emit(match &to {
+            Some(to) => draft.instance(to),
+            None => draft,
+        });
     }
 
     pub(super) fn transition_abort(&mut self, abort: &TransitionAbort) -> Reply {
@@ -398,11 +499,11 @@ impl Entry<'_> {
         Ok(())
     }
 
-    fn step(&self, step: &str, detail: String) -> Step {
+    pub(super) fn step(&self, step: &str, detail: String) -> Step {
         Step { step: step.to_owned(), time: self.wall, at: self.now, detail }
     }
 
-    fn store_transition(&mut self, transition: Transition) {
+    pub(super) fn store_transition(&mut self, transition: Transition) {
         self.changes.insert(Change::Transition(transition.id));
         self.state.transitions.insert(transition.id, Arc::new(transition));
     }
@@ -424,7 +525,7 @@ impl Entry<'_> {
 }
 
 /// Whether an active of this health must be replaced.
-fn out(health: Health) -> bool {
+pub(super) fn out(health: Health) -> bool {
     match health {
         Health::Unhealthy | Health::Isolated => true,
         Health::Unknown | Health::Healthy | Health::Suspect => false,

@@ -3,27 +3,21 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::CandidateReport;
+use super::{CandidateReport, Facts};
 use crate::assign::{GOLDEN, mix};
 use crate::id::InstanceId;
 use crate::policy::FailoverStrategy;
-use crate::rules::{Asker, candidate_rules, may_be_promoted};
-use crate::state::{Instance, Service};
-use crate::time::ClusterTime;
+use crate::rules::{Seek, candidate_rules, may_be_promoted};
+use crate::state::Instance;
 
 /// The most candidates a report names; a service of thousands is not explained by thousands of lines.
 const REPORTED_MAX: usize = 100;
 
 /// The instances that may be promoted, best first by the service's strategy.
-pub fn rank<'a>(
-    service: &'a Service,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    seed: u64,
-    asker: Asker,
-) -> Vec<&'a Arc<Instance>> {
+pub fn rank<'a>(seek: &Seek<'a>, facts: &Facts, seed: u64) -> Vec<&'a Arc<Instance>> {
+    let service = seek.service;
     let mut ranked: Vec<&Arc<Instance>> =
-        service.instances.values().filter(|instance| may_be_promoted(service, instance, leaving, now, asker)).collect();
+        service.instances.values().filter(|it| may_be_promoted(seek, it, facts.lag_of(&it.id))).collect();
     let holder = service.assignment.last_holder.as_ref().and_then(|held| service.instances.get(&held.instance));
     match service.spec.failover.strategy {
         FailoverStrategy::Best => {
@@ -32,7 +26,9 @@ pub fn rank<'a>(
                 let key = |instance: &Instance| {
                     let registration = &instance.registration;
                     let elsewhere = zone.is_some() && registration.zone.as_deref() != zone;
-                    (registration.tier, Reverse(registration.priority), elsewhere)
+                    // Whoever tells no lag stands behind those who do: nobody knows how far it is behind.
+                    let lag = facts.lag_of(&instance.id).unwrap_or(u64::MAX);
+                    (registration.tier, Reverse(registration.priority), lag, elsewhere)
                 };
                 key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
             });
@@ -69,26 +65,25 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
 }
 
 /// Every candidate with every rule: those that may be promoted first, in order, then the others by id.
-pub(super) fn report(
-    service: &Service,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    seed: u64,
-    asker: Asker,
-) -> Vec<CandidateReport> {
-    let ranked = rank(service, leaving, now, seed, asker);
-    let others = service.instances.values().filter(|instance| !may_be_promoted(service, instance, leaving, now, asker));
+pub(super) fn report(seek: &Seek<'_>, facts: &Facts, seed: u64) -> Vec<CandidateReport> {
+    let ranked = rank(seek, facts, seed);
+    let others =
+        seek.service.instances.values().filter(|it| !may_be_promoted(seek, it, facts.lag_of(&it.id)));
     let all = ranked.iter().copied().enumerate().map(|(at, instance)| (Some(at as u32 + 1), instance));
     all.chain(others.map(|instance| (None, instance)))
         .take(REPORTED_MAX)
-        .map(|(rank, instance)| CandidateReport {
-            instance: instance.id.clone(),
-            eligible: rank.is_some(),
-            rank,
-            health: instance.health,
-            tier: instance.registration.tier,
-            priority: instance.registration.priority,
-            rules: candidate_rules(service, instance, leaving, now, asker),
+        .map(|(rank, instance)| {
+            let lag = facts.lag_of(&instance.id);
+            CandidateReport {
+                instance: instance.id.clone(),
+                eligible: rank.is_some(),
+                rank,
+                health: instance.health,
+                tier: instance.registration.tier,
+                priority: instance.registration.priority,
+                lag,
+                rules: candidate_rules(seek, instance, lag),
+            }
         })
         .collect()
 }

@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceReport, plan_service, rank, seen};
-use crate::command::{Assertion, Command, Promote, Refusal, TransitionStart};
+use super::{Facts, ServiceReport, plan_service, rank};
+use crate::command::{Assertion, Command, Promote, Refusal, Target, TransitionStart};
 use crate::id::{InstanceId, ServiceName};
-use crate::policy::{Mode, ProofKind, words};
+use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
-use crate::rules::{Asker, not_eligible, proof_that_holds};
-use crate::state::{Service, State};
+use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds};
+use crate::state::{Instance, Service, State};
 use crate::time::ClusterTime;
 use crate::transition::{ProofRecord, TransitionKind, Trigger};
 
@@ -20,6 +20,8 @@ words! {
         Failover = "failover",
         /// Polite: both sides must be well.
         Switchover = "switchover",
+        /// A switchover to the preferred instance.
+        Failback = "failback",
     }
 }
 
@@ -48,8 +50,11 @@ pub struct ManualPlan {
     pub from: Option<InstanceId>,
     /// The instance that would be promoted.
     pub to: InstanceId,
-    /// The proof that would be recorded.
-    pub proof: ProofRecord,
+    /// The proof that would be recorded at once; null where one has to be waited for.
+    pub proof: Option<ProofRecord>,
+    /// What has to be waited for, in a sentence: the old active's release, the end of its lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The service's own report, for the gates and the other candidates.
     pub report: ServiceReport,
     /// What would be proposed.
@@ -58,11 +63,13 @@ pub struct ManualPlan {
     pub command: Option<Command>,
 }
 
-/// Plans an operator's request at `now`, or says which rule refuses it.
+/// Plans an operator's request at `now`, or says which rule refuses it. A command that carries a claim about a lease may be
+/// proposed by the leader that sealed it only; others leave it to the planner there.
 pub fn plan_manual(
     state: &State,
     name: &ServiceName,
     request: &ManualRequest,
+    facts: &Facts,
     now: ClusterTime,
     seed: u64,
 ) -> Result<ManualPlan, Refusal> {
@@ -74,43 +81,61 @@ pub fn plan_manual(
     let active = service.assignment.active.as_ref();
     let open = state.open_transition(service);
     // A move that is open waits for a candidate, a proof or an operator, and a failover completes it. A switchover is
-    // something else.
+    // something else, and so is a move that waits for an acknowledgement.
     if let Some(open) = open
-        && request.wanted == ManualMove::Switchover
+        && (request.wanted != ManualMove::Failover || active.is_some())
     {
         return Err(Refusal::TransitionInProgress { service: name.clone(), transition: open.id });
     }
-    if request.wanted == ManualMove::Switchover {
-        both_sides_well(service)?;
+    match request.wanted {
+        ManualMove::Failover => {}
+        ManualMove::Switchover | ManualMove::Failback => both_sides_well(service)?,
     }
 
     let leaving = active.map(|active| &active.instance);
-    let to = choose(service, request, leaving, now, seed)?;
-    let proof = proof_that_holds(service, asserted)
-        .map_err(|why| Refusal::ProofRefused { proof: asserted.unwrap_or(ProofKind::Token), why })?;
+    let seek = Seek { service, leaving, now, asker: Asker::Operator };
+    let to = match request.wanted {
+        ManualMove::Failback => preferred(&seek, request, facts)?,
+        ManualMove::Failover | ManualMove::Switchover => choose(&seek, request, facts, seed)?,
+    };
+    let refused = |why| Refusal::ProofRefused { proof: asserted.unwrap_or(ProofKind::Token), why };
+    let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
+    let (proof, waits_for) = match proof_that_holds(service, &grounds) {
+        Ok(proof) => (Some(proof), None),
+        // An open move waits for that anyway: whoever asks must bring something.
+        Err(no) if open.is_some() => return Err(refused(no.into_why())),
+        Err(NoProof::Pending { why, .. }) => (None, Some(why)),
+        Err(NoProof::Never { why }) => return Err(refused(why)),
+    };
     let to = &service.instances[&to];
+    let target = Target { instance: to.id.clone(), epoch: to.epoch, lag: facts.lag_of(&to.id) };
     let kind = match (request.wanted, service.assignment.last_holder.is_some()) {
         (ManualMove::Switchover, _) => TransitionKind::Switchover,
+        (ManualMove::Failback, _) => TransitionKind::Failback,
         (ManualMove::Failover, true) => TransitionKind::Failover,
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
-    let command = match open {
-        Some(open) => Command::Promote(Promote {
+    let command = match (open, &proof) {
+        (Some(open), Some(proof)) => Command::Promote(Promote {
             service: name.clone(),
             transition: open.id,
-            to: seen(to),
+            to: target,
             proof: proof.proof,
+            seen_token: service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
+            lease: None,
             assertion: request
                 .asserts_stopped
                 .then(|| Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
             actor: Some(request.actor.clone()),
         }),
-        None => Command::TransitionStart(TransitionStart {
+        (Some(_) | None, _) => Command::TransitionStart(TransitionStart {
             service: name.clone(),
             kind,
             seen_token: service.active_token(),
-            to: Some(seen(to)),
+            to: Some(target),
             asserted,
+            // The leader's planner seals and completes what this opens.
+            lease: None,
             trigger: Trigger { reason: request.reason.clone(), cause: None },
             actor: Some(request.actor.clone()),
         }),
@@ -120,7 +145,8 @@ pub fn plan_manual(
         from: leaving.cloned(),
         to: to.id.clone(),
         proof,
-        report: plan_service(state, service, now, seed).report,
+        waits_for,
+        report: plan_service(state, service, facts, now, seed).report,
         command: Some(command),
     })
 }
@@ -142,34 +168,64 @@ fn both_sides_well(service: &Service) -> Result<(), Refusal> {
     }
 }
 
-fn choose(
-    service: &Service,
-    request: &ManualRequest,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    seed: u64,
-) -> Result<InstanceId, Refusal> {
+/// The instance that a failback goes to: the one that is named, or the best of those that are preferred to the active.
+fn preferred(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts) -> Result<InstanceId, Refusal> {
+    let service = seek.service;
+    if service.spec.failback.mode == FailbackMode::Never {
+        let why = "failback.mode is \"never\"; POST …/switchover moves the service all the same".to_owned();
+        return Err(Refusal::NoCandidate { service: service.name.clone(), why });
+    }
+    let Some(active) = seek.leaving else {
+        let why = "a failback moves a well active; use failover to promote an instance".to_owned();
+        return Err(Refusal::NoActive { service: service.name.clone(), why });
+    };
+    let preferred = preferred_over(service, active);
+    if let Some(wanted) = &request.to {
+        if service.instances.get(wanted).is_none() {
+            return Err(Refusal::NoSuchInstance { service: service.name.clone(), instance: wanted.clone() });
+        }
+        if wanted != active && !preferred.iter().any(|it| it.id == *wanted) {
+            let why = format!(
+                "it is not preferred to \"{active}\" by tier and priority; POST …/switchover moves the service all the same"
+            );
+            return Err(Refusal::NotEligible { instance: wanted.clone(), why });
+        }
+    }
+    let wanted = |it: &&&Instance| request.to.as_ref().is_none_or(|wanted| it.id == *wanted);
+    let mut whys = Vec::new();
+    for instance in preferred.iter().filter(wanted) {
+        match not_eligible(seek, instance, facts.lag_of(&instance.id)) {
+            None => return Ok(instance.id.clone()),
+            Some(why) => whys.push(format!("\"{}\": {why}", instance.id)),
+        }
+    }
+    if whys.is_empty() {
+        return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: active.clone() });
+    }
+    Err(Refusal::NoCandidate { service: service.name.clone(), why: whys.join("; ") })
+}
+
+fn choose(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts, seed: u64) -> Result<InstanceId, Refusal> {
+    let service = seek.service;
     let Some(wanted) = &request.to else {
-        return rank(service, leaving, now, seed, Asker::Operator).first().map(|best| best.id.clone()).ok_or_else(
-            || {
-                let mut whys: Vec<String> = Vec::new();
-                for instance in service.instances.values().take(10) {
-                    if let Some(why) = not_eligible(service, instance, leaving, now, Asker::Operator) {
-                        whys.push(format!("\"{}\": {why}", instance.id));
-                    }
+        return rank(seek, facts, seed).first().map(|best| best.id.clone()).ok_or_else(|| {
+            let mut whys: Vec<String> = Vec::new();
+            for instance in service.instances.values().take(10) {
+                if let Some(why) = not_eligible(seek, instance, facts.lag_of(&instance.id)) {
+                    whys.push(format!("\"{}\": {why}", instance.id));
                 }
-                let why = if whys.is_empty() { "no instance is registered".to_owned() } else { whys.join("; ") };
-                Refusal::NoCandidate { service: service.name.clone(), why }
-            },
-        );
+            }
+            let why = if whys.is_empty() { "no instance is registered".to_owned() } else { whys.join("; ") };
+            Refusal::NoCandidate { service: service.name.clone(), why }
+        });
     };
     let Some(instance) = service.instances.get(wanted) else {
         return Err(Refusal::NoSuchInstance { service: service.name.clone(), instance: wanted.clone() });
     };
-    if leaving == Some(wanted) {
+    if seek.leaving == Some(wanted) {
         return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: wanted.clone() });
     }
-    match not_eligible(service, instance, None, now, Asker::Operator) {
+    match not_eligible(seek, instance, facts.lag_of(wanted)) {
         Some(why) => Err(Refusal::NotEligible { instance: wanted.clone(), why }),
         None => Ok(wanted.clone()),
     }

@@ -4,30 +4,42 @@
 
 mod candidates;
 mod due;
+mod facts;
 mod manual;
+mod moving;
 mod report;
 mod upkeep;
 
 pub use candidates::rank;
 pub use due::{Due, instances_due};
+pub use facts::{Facts, debts_due};
 pub use manual::{ManualMove, ManualPlan, ManualRequest, plan_manual};
 pub use report::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
-pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, retention};
+pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, pauses_due, retention};
 
-use crate::command::{Command, Promote, Target, TransitionAbort, TransitionStart};
+use crate::command::{ActivationExpire, Command, Target, TransitionStart};
 use crate::id::InstanceId;
 use crate::pick::{callable, why_nobody};
-use crate::policy::{Mode, inactive_parts};
+use crate::lease::{LeaseClaim, LeaseStanding};
+use crate::policy::{FailbackMode, Mode, ProofKind, inactive_parts};
 use crate::probe::{Health, Verdict};
-use crate::rules::{Asker, not_eligible, proof_that_holds};
+use crate::rules::{
+    Asker, Grounds, NoProof, Seek, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over, proof_that_holds,
+    rails_of,
+};
 use crate::state::{Active, HealthInputs, Instance, Phase, Service, Source, State};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::{Transition, TransitionKind, Trigger};
+use crate::transition::{ProofRecord, Transition, TransitionKind, Trigger};
+
+/// How soon a candidate is looked at again of which only the lag is not known, or too large: heartbeats tell it, and no log
+/// entry does.
+const LAG_AGAIN: Millis = Millis(100);
 
 /// What to propose for one service, why, and when to look again if nothing changes before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServicePlan {
-    /// At most one command: the next step follows from what it comes to.
+    /// At most one command: the next step follows from what it comes to. One that carries a claim about a lease may be
+    /// proposed only after its token was sealed (`Leases::seal`), with the claim that the seal gives.
     pub command: Option<Command>,
     /// Every gate and every candidate.
     pub report: ServiceReport,
@@ -35,21 +47,28 @@ pub struct ServicePlan {
     pub wake_at: Option<ClusterTime>,
 }
 
-/// Plans one service at `now`. `seed` decides where the strategy is `random`; the same seed, the same choice.
+/// Plans one service at `now`, by the state and by what the leader knows beside it. `seed` decides where the strategy is
+/// `random`; the same seed, the same choice.
 ///
 /// Everybody who asks about a state takes its revision as the seed, so that what `explain` names is what is done. The
 /// choice may therefore be another one after the next event, whatever that event was about.
-pub fn plan_service(state: &State, service: &Service, now: ClusterTime, seed: u64) -> ServicePlan {
-    let mut plan = Planner { state, service, now, seed, gates: Vec::new(), wake_at: None };
+pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: ClusterTime, seed: u64) -> ServicePlan {
+    let mut plan = Planner { state, service, facts, now, seed, gates: Vec::new(), wake_at: None };
     let (decision, summary, command) = match service.spec.mode {
         Mode::ActiveActive => plan.active_active(),
         Mode::ActivePassive => match (service.assignment.phase, &service.assignment.active) {
-            (Phase::Active | Phase::Promoting, Some(active)) => plan.held(active),
-            (Phase::Switching | Phase::FailingOver, _) => plan.moving(),
-            (Phase::Vacant | Phase::Active | Phase::Promoting, _) => plan.vacant(),
+            (Phase::Promoting, Some(active)) => plan.promoting(active),
+            (Phase::Active, Some(active)) => plan.held(active),
+            (Phase::Switching | Phase::FailingOver | Phase::Promoting, _) if service.assignment.transition.is_some() => {
+                plan.moving()
+            }
+            (Phase::Vacant | Phase::Active | Phase::Promoting | Phase::Switching | Phase::FailingOver, _) => {
+                plan.vacant()
+            }
         },
     };
     let leaving = plan.leaving();
+    let seek = Seek { service, leaving: leaving.as_ref(), now, asker: Asker::Baton };
     let report = ServiceReport {
         service: service.name.clone(),
         mode: service.spec.mode,
@@ -59,7 +78,7 @@ pub fn plan_service(state: &State, service: &Service, now: ClusterTime, seed: u6
         transition: service.assignment.transition,
         decision,
         summary,
-        candidates: candidates::report(service, leaving.as_ref(), now, seed, Asker::Baton),
+        candidates: candidates::report(&seek, facts, seed),
         gates: plan.gates,
         inactive: inactive_parts(&service.spec),
         revision: state.meta.revision,
@@ -70,15 +89,29 @@ pub fn plan_service(state: &State, service: &Service, now: ClusterTime, seed: u6
 struct Planner<'a> {
     state: &'a State,
     service: &'a Service,
+    facts: &'a Facts,
     now: ClusterTime,
     seed: u64,
     gates: Vec<Gate>,
     wake_at: Option<ClusterTime>,
 }
 
+/// What the rails come to.
+enum Rails {
+    /// They let the move through.
+    Pass,
+    /// They hold it.
+    Hold {
+        /// Which and why, in a sentence.
+        why: String,
+        /// What is to be set, so that everybody sees it.
+        set: Option<Command>,
+    },
+}
+
 type Planned = (Decision, String, Option<Command>);
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn gate(&mut self, gate: &str, pass: bool, why: impl Into<String>) -> bool {
         let verdict = if pass { GateVerdict::Pass } else { GateVerdict::Hold };
         self.gates.push(Gate { gate: gate.to_owned(), verdict, why: why.into() });
@@ -91,14 +124,52 @@ impl Planner<'_> {
         }
     }
 
-    /// The instance that a move leaves: the present active, or the one an operator's open transition moves away from.
+    /// The instance that a move leaves: the present active; or the one that an operator's open transition moves away from,
+    /// or that released the service by itself.
     fn leaving(&self) -> Option<InstanceId> {
         let active = self.service.assignment.active.as_ref().map(|active| active.instance.clone());
         active.or_else(|| {
             let open = self.state.open_transition(self.service)?;
-            open.actor.as_ref()?;
-            open.from.clone()
+            let holder = self.service.assignment.last_holder.as_ref();
+            let released = holder.filter(|holder| holder.released.is_some()).map(|holder| &holder.instance);
+            if open.actor.is_some() { open.from.clone() } else { released.cloned() }
         })
+    }
+
+    fn seek<'b>(&self, leaving: Option<&'b InstanceId>) -> Seek<'b>
+    where
+        'a: 'b,
+    {
+        Seek { service: self.service, leaving, now: self.now, asker: Asker::Baton }
+    }
+
+    fn seen(&self, instance: &Instance) -> Target {
+        Target { instance: instance.id.clone(), epoch: instance.epoch, lag: self.facts.lag_of(&instance.id) }
+    }
+
+    /// Asks the rails for an automatic move, and tells each of them.
+    fn gate_rails(&mut self, kind: TransitionKind, counted: bool) -> Rails {
+        let mut held: Option<(String, Option<Command>)> = None;
+        for rail in rails_of(self.state, self.service, kind, counted, self.now) {
+            self.gate(&rail.rail, rail.pass, rail.why.clone());
+            if rail.pass {
+                continue;
+            }
+            if let Some(at) = rail.until {
+                self.wake(at);
+            }
+            if held.is_none() {
+                let set = rail.sets.then(|| match rail.rail.as_str() {
+                    "brake" => Command::BrakeSet,
+                    _ => Command::LatchSet { service: self.service.name.clone() },
+                });
+                held = Some((rail.why, set));
+            }
+        }
+        match held {
+            None => Rails::Pass,
+            Some((why, set)) => Rails::Hold { why, set },
+        }
     }
 
     fn active_active(&mut self) -> Planned {
@@ -112,7 +183,6 @@ impl Planner<'_> {
             // `apply` vacates a service when its active is deregistered, so this is a state nobody can reach.
             return (Decision::Nothing, format!("The active \"{}\" is not registered.", active.instance), None);
         };
-        let automatic = service.spec.failover.automatic;
         let counts = self.state.count(service, instance);
         let (out, why) = match instance.health {
             Health::Isolated => (true, format!("\"{}\" is isolated: {}", active.instance, instance.admin.reason)),
@@ -130,32 +200,12 @@ impl Planner<'_> {
             ),
         };
         let down = self.gate("active_down", out, why);
-        let automatic = self.gate_automatic(automatic);
+        let automatic = self.gate_automatic(service.spec.failover.automatic);
+        if !down {
+            return self.well(active, instance, &counts);
+        }
         let best = self.gate_candidate(Some(&active.instance));
         let proof = self.gate_proof(None);
-        if !down {
-            let mut summary = format!(
-                "\"{}\" is active with token {} and {}; there is nothing to do.",
-                active.instance, active.token, instance.health
-            );
-            if instance.health == Health::Suspect {
-                let but = if counts.vetoed {
-                    "but one observer sees it well, and detection.veto is on"
-                } else {
-                    "but that is not enough to call it down"
-                };
-                summary = format!(
-                    "\"{}\" is active with token {}; it is doubted ({}), {but}.",
-                    active.instance,
-                    active.token,
-                    instance.doubts()
-                );
-            }
-            if let Some(why) = nobody_may_call(service, self.now) {
-                summary = format!("{summary} But callers get nobody: {why}.");
-            }
-            return (Decision::Nothing, summary, None);
-        }
         if !automatic {
             let summary = format!(
                 "\"{}\" is active and down, and failover.automatic is off: an operator may POST …/failover.",
@@ -164,85 +214,164 @@ impl Planner<'_> {
             return (Decision::Hold, summary, None);
         }
         let (from, word) = (&active.instance, if instance.health == Health::Isolated { "isolated" } else { "down" });
-        let summary = match (&best, proof) {
-            (Some(to), true) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
+        if let Rails::Hold { why, set } = self.gate_rails(TransitionKind::Failover, false) {
+            let summary = format!("\"{from}\" is {word}, and is not replaced automatically now: {why}.");
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+        }
+        let summary = match (&best, &proof) {
+            (Some(to), Ok(_)) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
             (None, _) => format!("\"{from}\" is {word} and no other instance may be promoted: the service waits."),
-            (Some(to), false) => {
-                format!("\"{from}\" is {word}, \"{}\" would be promoted, but no proof holds yet.", to.id)
+            (Some(to), Err(no)) => {
+                format!("\"{from}\" is {word}, \"{}\" will be promoted once that is safe: {}.", to.id, no.why())
             }
         };
         let command = Command::TransitionStart(TransitionStart {
             service: service.name.clone(),
             kind: TransitionKind::Failover,
             seen_token: Some(active.token),
-            to: best.map(|to| seen(&to)),
+            to: best.map(|to| self.seen(&to)),
             asserted: None,
+            lease: self.claim(proof.ok().as_ref()),
             trigger: Trigger { reason: why_out(instance, &counts), cause: Some(instance.health_revision) },
             actor: None,
         });
         (Decision::FailOver, summary, Some(command))
     }
 
-    /// A move is open: can it be completed?
-    fn moving(&mut self) -> Planned {
-        let Some(open) = self.state.open_transition(self.service).cloned() else {
-            return (Decision::Hold, "A move is open whose record is missing.".to_owned(), None);
-        };
-        if self.service.instances.is_empty() {
-            let reason = "no instance is registered any more".to_owned();
-            self.gate("candidate", false, reason.clone());
-            let summary = format!("{} of \"{}\" is given up: {reason}.", open.id, self.service.name);
-            let abort = TransitionAbort { service: self.service.name.clone(), transition: open.id, reason };
-            return (Decision::GiveUp, summary, Some(Command::TransitionAbort(abort)));
+    /// The active is not down: is there one that it should give its place back to?
+    fn well(&mut self, active: &Active, instance: &Instance, counts: &HealthInputs) -> Planned {
+        let service = self.service;
+        let mut summary = format!(
+            "\"{}\" is active with token {} and {}; there is nothing to do.",
+            active.instance, active.token, instance.health
+        );
+        if instance.health == Health::Suspect {
+            let but = if counts.vetoed {
+                "but one observer sees it well, and detection.veto is on"
+            } else {
+                "but that is not enough to call it down"
+            };
+            summary = format!(
+                "\"{}\" is active with token {}; it is doubted ({}), {but}.",
+                active.instance,
+                active.token,
+                instance.doubts()
+            );
         }
-        let leaving = self.leaving();
-        // An operator wants away from `leaving`; rather back to it than nobody at all.
-        let best = self
-            .named(&open)
-            .or_else(|| self.gate_candidate(leaving.as_ref()))
-            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
-        let proof = self.gate_proof(Some(&open));
-        let moves = open.actor.is_some() || self.gate_automatic(self.service.moves_by_itself());
-        match (best, proof) {
-            (Some(to), true) if !moves => {
-                let why = "failover.automatic is off: an operator may POST …/failover to complete it";
-                (Decision::Hold, format!("{} waits: \"{}\" may be promoted, but {why}.", open.id, to.id), None)
-            }
-            (Some(to), true) => {
-                let summary = format!("{} of \"{}\": promoting \"{}\".", open.id, self.service.name, to.id);
-                (Decision::Promote, summary, self.promote(&open, &to))
-            }
-            (None, _) => (Decision::Hold, format!("{} waits: no instance may be promoted.", open.id), None),
-            (Some(to), false) => (
-                Decision::Hold,
-                format!("{} waits: \"{}\" would be promoted, but no proof holds.", open.id, to.id),
-                None,
-            ),
+        if let Some(why) = nobody_may_call(service, self.now) {
+            summary = format!("{summary} But callers get nobody: {why}.");
         }
-    }
-
-    fn promote(&self, open: &Transition, to: &Instance) -> Option<Command> {
-        let proof = proof_that_holds(self.service, open.asserted).ok()?;
-        Some(Command::Promote(Promote {
-            service: self.service.name.clone(),
-            transition: open.id,
-            to: seen(to),
-            proof: proof.proof,
-            assertion: None,
+        let preferred = self.gate_failback(&active.instance);
+        self.gate_candidate(Some(&active.instance));
+        let proof = self.gate_proof(None);
+        let Some(to) = preferred else { return (Decision::Nothing, summary, None) };
+        if !service.spec.failover.automatic {
+            let summary = format!(
+                "{summary} \"{}\" would get its place back, and failover.automatic is off: an operator may POST …/failback.",
+                to.id
+            );
+            return (Decision::Hold, summary, None);
+        }
+        if let Rails::Hold { why, set } = self.gate_rails(TransitionKind::Failback, false) {
+            let summary = format!("{summary} \"{}\" gets its place back later: {why}.", to.id);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+        }
+        if let Err(NoProof::Never { why }) = &proof {
+            let summary = format!("{summary} \"{}\" cannot get its place back by itself: {why}.", to.id);
+            return (Decision::Hold, summary, None);
+        }
+        let stable = service.spec.failback.stable_for;
+        let reason = format!(
+            "\"{}\" is preferred to \"{}\" and has been healthy for {}, failback.stable_for is {stable}",
+            to.id,
+            active.instance,
+            self.now.since(to.health_since).told()
+        );
+        let summary = format!("\"{}\" gives its place back to \"{}\": {reason}.", active.instance, to.id);
+        let command = Command::TransitionStart(TransitionStart {
+            service: service.name.clone(),
+            kind: TransitionKind::Failback,
+            seen_token: Some(active.token),
+            to: Some(self.seen(&to)),
+            asserted: None,
+            lease: self.claim(proof.ok().as_ref()),
+            trigger: Trigger { reason, cause: Some(to.health_revision) },
             actor: None,
-        }))
+        });
+        (Decision::FailBack, summary, Some(command))
     }
 
-    /// The instance that an operator named for an open transition, while it may be promoted.
-    fn named(&mut self, open: &Transition) -> Option<Instance> {
-        let instance = self.service.instances.get(open.to.as_ref()?)?;
-        let asker = if open.actor.is_some() { Asker::Operator } else { Asker::Baton };
-        if let Some(why) = not_eligible(self.service, instance, None, self.now, asker) {
-            self.gate("named_candidate", false, format!("\"{}\" was asked for: {why}", instance.id));
+    /// The preferred instance, if it is to get its place back now. Nothing is told where there is none that is preferred.
+    fn gate_failback(&mut self, active: &InstanceId) -> Option<Instance> {
+        let policy = &self.service.spec.failback;
+        let preferred = preferred_over(self.service, active);
+        let first = preferred.first()?;
+        match policy.mode {
+            FailbackMode::Never => {
+                self.gate("failback", false, format!("\"{}\" is preferred, and failback.mode is \"never\"", first.id));
+                return None;
+            }
+            FailbackMode::Manual => {
+                let why = format!(
+                    "\"{}\" is preferred, and failback.mode is \"manual\": an operator may POST …/failback",
+                    first.id
+                );
+                self.gate("failback", false, why);
+                return None;
+            }
+            FailbackMode::Automatic => {}
+        }
+        let seek = self.seek(None);
+        let able = preferred.iter().find(|it| may_be_promoted(&seek, it, self.facts.lag_of(&it.id)));
+        let Some(to) = able.copied() else {
+            let why = not_eligible(&seek, first, self.facts.lag_of(&first.id)).unwrap_or_default();
+            self.gate("failback", false, format!("\"{}\" is preferred and may not be promoted: {why}", first.id));
+            return None;
+        };
+        let (well, wanted) = (self.now.since(to.health_since), policy.stable_for);
+        let why = format!("\"{}\" is preferred and healthy for {}, stable_for is {wanted}", to.id, well.told());
+        if !self.gate("failback", well >= wanted, why) {
+            self.wake(to.health_since.plus(wanted));
             return None;
         }
-        self.gate("candidate", true, format!("\"{}\" was chosen when the move began and may be promoted", instance.id));
-        Some(instance.as_ref().clone())
+        Some(to.clone())
+    }
+
+    /// Somebody is promoted and has not acknowledged yet.
+    fn promoting(&mut self, active: &Active) -> Planned {
+        let service = self.service;
+        let Some(open) = self.state.open_transition(service).cloned() else {
+            return (Decision::Hold, "A move is open whose record is missing.".to_owned(), None);
+        };
+        let patience = service.spec.failover.activation_timeout;
+        let since = open.promoted.unwrap_or(active.at);
+        let waited = self.now.since(since);
+        let ill = service.instances.get(&active.instance).map(|it| it.health).filter(|health| match health {
+            Health::Unhealthy | Health::Isolated => true,
+            Health::Unknown | Health::Healthy | Health::Suspect => false,
+        });
+        let expired = ill.is_some() || waited >= patience;
+        let why = match ill {
+            Some(health) => format!("\"{}\" is {health} before it acknowledged", active.instance),
+            None => format!(
+                "\"{}\" was promoted {} ago and has not acknowledged; activation_timeout is {patience}",
+                active.instance,
+                waited.told()
+            ),
+        };
+        self.gate("acknowledged", false, why.clone());
+        if expired {
+            let summary = format!("{} of \"{}\": {why}; the next candidate is tried.", open.id, service.name);
+            let command = Command::ActivationExpire(ActivationExpire {
+                service: service.name.clone(),
+                transition: open.id,
+                token: active.token,
+            });
+            return (Decision::TryNext, summary, Some(command));
+        }
+        self.wake(since.plus(patience));
+        let summary = format!("{} of \"{}\" waits: {why}.", open.id, service.name);
+        (Decision::Hold, summary, None)
     }
 
     /// Nobody is active and no move is open: who is first?
@@ -281,15 +410,18 @@ impl Planner<'_> {
         };
         let best = self.gate_candidate(None);
         let proof = self.gate_proof(None);
-        match best {
-            Some(to) if automatic && known && proof => {
+        let rails = self.gate_rails(TransitionKind::Placement, false);
+        let free = matches!(rails, Rails::Pass);
+        match (best, proof) {
+            (Some(to), Ok(proof)) if automatic && known && free => {
                 let summary = format!("Nobody is active: placing \"{}\".", to.id);
                 let command = Command::TransitionStart(TransitionStart {
                     service: service.name.clone(),
                     kind: TransitionKind::Placement,
                     seen_token: None,
-                    to: Some(seen(&to)),
+                    to: Some(self.seen(&to)),
                     asserted: None,
+                    lease: self.claim(Some(&proof)),
                     trigger: Trigger {
                         reason: format!("nobody was active and \"{}\" is the best candidate", to.id),
                         cause: Some(to.health_revision),
@@ -298,10 +430,13 @@ impl Planner<'_> {
                 });
                 (Decision::Place, summary, Some(command))
             }
-            Some(to) => {
+            (Some(to), Err(no)) if automatic && known && free => {
+                (Decision::Hold, format!("Nobody is active; \"{}\" will be placed once that is safe: {}.", to.id, no.why()), None)
+            }
+            (Some(to), _) => {
                 (Decision::Hold, format!("Nobody is active; \"{}\" would be placed, but a gate holds.", to.id), None)
             }
-            None => (Decision::Hold, "Nobody is active and no instance may be promoted.".to_owned(), None),
+            (None, _) => (Decision::Hold, "Nobody is active and no instance may be promoted.".to_owned(), None),
         }
     }
 
@@ -315,7 +450,7 @@ impl Planner<'_> {
     }
 
     fn gate_candidate(&mut self, leaving: Option<&InstanceId>) -> Option<Instance> {
-        let best = rank(self.service, leaving, self.now, self.seed, Asker::Baton).into_iter().next().cloned();
+        let best = rank(&self.seek(leaving), self.facts, self.seed).into_iter().next().cloned();
         match &best {
             Some(best) => {
                 let strategy = self.service.spec.failover.strategy;
@@ -328,21 +463,48 @@ impl Planner<'_> {
                     false,
                     format!("none of {count} registered instances may be promoted: see candidates"),
                 );
-                for instance in self.service.instances.values().filter(|instance| instance.health == Health::Healthy) {
-                    self.wake(instance.health_since.plus(self.service.spec.failover.min_healthy));
-                    if let Some(until) = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until) {
-                        self.wake(until);
-                    }
-                }
+                self.wake_for_candidates(leaving);
             }
         }
         best.map(|best| best.as_ref().clone())
     }
 
-    fn gate_proof(&mut self, open: Option<&Transition>) -> bool {
-        match proof_that_holds(self.service, open.and_then(|open| open.asserted)) {
+    /// When time, or a heartbeat that tells a lag, may make somebody a candidate.
+    fn wake_for_candidates(&mut self, leaving: Option<&InstanceId>) {
+        for instance in self.service.instances.values().filter(|instance| instance.health == Health::Healthy) {
+            self.wake(instance.health_since.plus(self.service.spec.failover.min_healthy));
+            if let Some(until) = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until) {
+                self.wake(until);
+            }
+            if only_lag_is_missing(&self.seek(leaving), instance, self.facts.lag_of(&instance.id)) {
+                self.wake(self.now.plus(LAG_AGAIN));
+            }
+        }
+    }
+
+    fn gate_proof(&mut self, open: Option<&Transition>) -> Result<ProofRecord, NoProof> {
+        let grounds = Grounds {
+            asserted: open.and_then(|open| open.asserted),
+            claim: None,
+            term: self.facts.term,
+            standing: Some(&self.facts.lease),
+        };
+        let found = proof_that_holds(self.service, &grounds);
+        match &found {
             Ok(proof) => self.gate("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
-            Err(why) => self.gate("proof", false, why),
+            Err(no) => self.gate("proof", false, no.why()),
+        };
+        if let Err(NoProof::Pending { lease_in: Some(left), .. }) = &found {
+            self.wake(self.now.plus(*left).plus(Millis(1)));
+        }
+        found
+    }
+
+    /// What a command claims of the lease, where its proof is that.
+    fn claim(&self, proof: Option<&ProofRecord>) -> Option<LeaseClaim> {
+        match (proof.map(|proof| proof.proof), &self.facts.lease) {
+            (Some(ProofKind::Lease), LeaseStanding::RanOut { claim }) => Some(claim.clone()),
+            (_, LeaseStanding::RanOut { .. } | LeaseStanding::Runs { .. } | LeaseStanding::Unknown) => None,
         }
     }
 }
@@ -400,8 +562,4 @@ fn why_out(instance: &Instance, counts: &HealthInputs) -> String {
             instance.doubts()
         ),
     }
-}
-
-fn seen(instance: &Instance) -> Target {
-    Target { instance: instance.id.clone(), epoch: instance.epoch }
 }

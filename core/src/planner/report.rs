@@ -23,6 +23,14 @@ words! {
         Promote = "promote",
         /// An open move is given up.
         GiveUp = "give_up",
+        /// The preferred instance gets its place back.
+        FailBack = "fail_back",
+        /// The fencing hook is run.
+        Fence = "fence",
+        /// Whoever was promoted did not acknowledge: the next one is tried.
+        TryNext = "try_next",
+        /// A rail is set: an operator must look.
+        Brake = "brake",
     }
 }
 
@@ -64,6 +72,9 @@ pub struct CandidateReport {
     pub tier: u32,
     /// Its priority: higher first.
     pub priority: u32,
+    /// How far it is behind by its last heartbeat, in its own unit; null where it did not say.
+    #[serde(default)]
+    pub lag: Option<u64>,
     /// Every rule, met or not.
     pub rules: Vec<Rule>,
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::command::Command;
 use crate::id::NodeId;
-use crate::state::State;
-use crate::time::Millis;
+use crate::state::{Pause, State};
+use crate::time::{ClusterTime, Millis};
 
 /// A node that the leader has not heard for so long observes nothing any more. Three times the longest election: long
 /// enough that a slow disk or a busy moment is not taken for a death, short enough that a dead observer does not hold up
@@ -51,6 +51,14 @@ pub fn observers(
 pub fn retention(state: &State) -> Option<Command> {
     let kept = state.meta.revision - state.meta.compacted_through;
     (kept > EVENTS_KEPT + EVENTS_SLACK).then(|| Command::EventsCompact { through: state.meta.revision - EVENTS_KEPT })
+}
+
+/// The pauses whose end has come. What they held back goes on without this; it is for the history, and for those who look.
+pub fn pauses_due(state: &State, now: ClusterTime) -> Vec<Command> {
+    let over = |pause: &Option<Pause>| pause.as_ref().is_some_and(|pause| !pause.holds(now));
+    let all = over(&state.meta.pause).then_some(Command::AutomationDue { service: None });
+    let own = state.services.values().filter(|service| over(&service.rails.pause));
+    all.into_iter().chain(own.map(|it| Command::AutomationDue { service: Some(it.name.clone()) })).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, ProofKind, ProofPolicy, Spec};
+use super::{Mode, Spec};
 
 /// A part of a spec that is stored and shown, and changes nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,26 +29,13 @@ macro_rules! fields {
     };
 }
 
-/// The parts of `spec` that this version does not act on. Parts of checks and proofs are listed where they are used;
-/// everything else always, with `configured` saying whether it matters.
+/// The parts of `spec` that this version does not act on, with `configured` saying whether it matters.
 pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
     let default = Spec::default();
     let mut parts = fields!(spec, default:
-        failover.min_interval => "automatic failovers may follow one another at once",
-        failover.max_in_window => "automatic failovers are not counted",
-        failover.window => "automatic failovers are not counted",
-        failover.activation_timeout => "nobody waits for an acknowledgement",
-        failover.require_ack => "a promoted instance counts as active at once",
-        failover.max_lag => "candidates are not refused for the lag that their heartbeats tell",
-        failback => "ask for a switchover to the preferred instance",
-        lease.delay => "leases are not granted yet: heartbeats only show life",
-        lease.release_on_disconnect => "leases are not granted yet, so there is nothing to release",
-        fencing.hook => "hooks are not called",
-        on_quorum_loss => "a holder has no lease that could run out",
         retry => "it is kept for clients that read the spec",
     );
     parts.extend(of_mode(spec));
-    parts.extend(of_proof(spec, &default));
     parts
 }
 
@@ -60,26 +47,6 @@ fn of_mode(spec: &Spec) -> Option<Inactive> {
         configured: true,
         why: "in active_passive only the active is ever called, and nobody where it is unhealthy".to_owned(),
     })
-}
-
-fn of_proof(spec: &Spec, default: &Spec) -> Vec<Inactive> {
-    let configured = spec.fencing.proof != default.fencing.proof;
-    let waits = |path: String, why: &str| Inactive { path, configured, why: why.to_owned() };
-    let kinds = match &spec.fencing.proof {
-        ProofPolicy::List(kinds) => kinds,
-        ProofPolicy::Auto(_) => {
-            let why = "there are no leases yet, so for instances that heartbeat \"auto\" cannot mean `lease`";
-            return vec![waits("fencing.proof".to_owned(), why)];
-        }
-    };
-    let why = |kind: ProofKind| match kind {
-        ProofKind::Release => Some("holders cannot release yet, so this proof never holds"),
-        ProofKind::Lease => Some("there are no leases, so this proof never holds"),
-        ProofKind::Hook => Some("hooks are not called, so this proof never holds"),
-        ProofKind::NoneNeeded | ProofKind::Token | ProofKind::Operator => None,
-    };
-    let parts = kinds.iter().enumerate();
-    parts.filter_map(|(index, &kind)| Some(waits(format!("fencing.proof[{index}]"), why(kind)?))).collect()
 }
 
 #[cfg(test)]
@@ -104,11 +71,11 @@ mod tests {
         "detection.combine",
         "breaker",
         "recovery",
-        "lease.ttl",
-        "failover.automatic",
-        "failover.strategy",
-        "failover.min_healthy",
-        "fencing.proof",
+        "lease",
+        "failover",
+        "failback",
+        "fencing",
+        "on_quorum_loss",
         "fail_open",
         "load_balancing",
     ];
@@ -170,12 +137,10 @@ mod tests {
     #[test]
     fn what_somebody_configured_in_vain_is_named() {
         for (text, paths) in [
-            (r#"{"failback":{"mode":"never"}}"#, &["failback"][..]),
+            (r#"{"retry":{"max_attempts":7}}"#, &["retry"][..]),
             (r#"{"mode":"active_passive","fail_open":true}"#, &["fail_open"]),
             (r#"{"mode":"active_active","fail_open":true}"#, &[]),
-            (r#"{"failover":{"max_lag":0,"min_interval":"0s"}}"#, &["failover.min_interval", "failover.max_lag"]),
-            (r#"{"fencing":{"proof":["token","lease"]}}"#, &["fencing.proof[1]"]),
-            (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"ipmi"}}}"#, &["fencing.hook", "fencing.proof[0]"]),
+            (r#"{"failover":{"max_lag":0,"min_interval":"0s"},"fencing":{"proof":["token","lease"]}}"#, &[]),
         ] {
             assert_eq!(configured(text), paths, "{text}");
         }

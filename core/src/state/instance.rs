@@ -64,6 +64,9 @@ pub struct Instance {
     /// What an operator has said of it.
     #[serde(default = "Admin::unsaid")]
     pub admin: Admin,
+    /// It released its service and leaves: no candidate until it heartbeats again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 impl Instance {

@@ -4,6 +4,7 @@
 mod admin;
 mod health;
 mod instance;
+mod rails;
 mod rows;
 mod service;
 
@@ -16,8 +17,9 @@ pub(crate) use rows::hex;
 pub use admin::{Admin, AdminState};
 pub use health::HealthInputs;
 pub use instance::{Instance, VerdictRecord};
+pub use rails::{Brake, Latch, MOVES_KEPT, Pause, Rails};
 pub use rows::{Change, InvalidRow, Row, RowKind};
-pub use service::{Active, Assignment, Holder, Phase, Service};
+pub use service::{Active, Assignment, Debt, Fenced, Holder, Phase, ReleaseHow, Released, Service};
 
 pub use crate::probe::Source;
 
@@ -32,6 +34,8 @@ pub const SERVICES_MAX: usize = 10_000;
 pub const INSTANCES_MAX: usize = 20_000;
 /// The most transition records kept; the oldest finished ones go first.
 pub const TRANSITIONS_MAX: usize = 10_000;
+/// The most leases that deleted services may owe; beyond it a deletion is refused until some have run out.
+pub const DEBTS_MAX: usize = 10_000;
 
 /// One node of the cluster, as it announced itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,15 @@ pub struct Meta {
     pub events_digest: String,
     /// The last event that concerned any service: what a long poll on the list waits for.
     pub services_changed: Revision,
+    /// An operator's pause of all that Baton does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// Set when too many services wanted to fail over at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake: Option<Brake>,
+    /// When an operator released the brake last: what was wanted before does not set it again.
+    #[serde(default)]
+    pub brake_released: ClusterTime,
 }
 
 /// Everything that the cluster agrees on.
@@ -82,6 +95,8 @@ pub struct State {
     pub services: OrdMap<ServiceName, Arc<Service>>,
     /// Transition records by id; ids rise with time.
     pub transitions: OrdMap<TransitionId, Arc<Transition>>,
+    /// What deleted services still owe, by their names: somebody may act under a lease that has not run out.
+    pub debts: OrdMap<ServiceName, Debt>,
 }
 
 impl State {

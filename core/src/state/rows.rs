@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::{Instance, Meta, Node, Service, State};
+use super::{Debt, Instance, Meta, Node, Service, State};
 use crate::id::{InstanceId, NodeId, ServiceName, TransitionId};
 use crate::policy::words;
 use crate::transition::Transition;
@@ -25,6 +25,8 @@ words! {
         Instance = "instance",
         /// A transition's record.
         Transition = "transition",
+        /// A lease that a deleted service owes.
+        Debt = "debt",
     }
 }
 
@@ -41,6 +43,8 @@ pub enum Change {
     Instance(ServiceName, InstanceId),
     /// A transition's record.
     Transition(TransitionId),
+    /// A lease that a deleted service owes.
+    Debt(ServiceName),
 }
 
 /// An object as it is stored.
@@ -94,6 +98,7 @@ impl Change {
             Self::Service(_) => RowKind::Service,
             Self::Instance(..) => RowKind::Instance,
             Self::Transition(_) => RowKind::Transition,
+            Self::Debt(_) => RowKind::Debt,
         }
     }
 
@@ -102,7 +107,7 @@ impl Change {
         match self {
             Self::Meta => "meta".to_owned(),
             Self::Node(id) => format!("{id:020}"),
-            Self::Service(name) => name.to_string(),
+            Self::Service(name) | Self::Debt(name) => name.to_string(),
             Self::Instance(service, id) => format!("{service}/{id}"),
             Self::Transition(id) => format!("{:020}", id.0),
         }
@@ -132,6 +137,7 @@ impl State {
                 self.instance(service, id).map(|instance| write(kind, key, instance.as_ref()))
             }
             Change::Transition(id) => self.transitions.get(id).map(|transition| write(kind, key, transition.as_ref())),
+            Change::Debt(name) => self.debts.get(name).map(|debt| write(kind, key, debt)),
         };
         row.transpose()
     }
@@ -145,11 +151,13 @@ impl State {
             .values()
             .flat_map(|service| service.instances.keys().map(|id| Change::Instance(service.name.clone(), id.clone())));
         let transitions = self.transitions.keys().map(|id| Change::Transition(*id));
+        let debts = self.debts.keys().map(|name| Change::Debt(name.clone()));
         std::iter::once(Change::Meta)
             .chain(nodes)
             .chain(services)
             .chain(instances)
             .chain(transitions)
+            .chain(debts)
             .filter_map(|change| self.row(&change).transpose())
     }
 
@@ -178,6 +186,10 @@ impl State {
                 RowKind::Transition => {
                     let transition: Transition = read(&row)?;
                     state.transitions.insert(transition.id, Arc::new(transition));
+                }
+                RowKind::Debt => {
+                    let debt: Debt = read(&row)?;
+                    state.debts.insert(debt.service.clone(), debt);
                 }
             }
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::Instance;
+use super::{Instance, Rails};
 use crate::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
+use crate::lease::LeaseTerms;
 use crate::policy::{Check, CheckKind, Liveness, Spec, words};
 use crate::time::{ClusterTime, Millis, WallTime};
 use crate::transition::Fencing;
@@ -53,6 +54,63 @@ pub struct Holder {
     pub token: Option<Token>,
     /// How its life showed: decides what `"auto"` wants as proof.
     pub liveness: Liveness,
+    /// The session that holds the token: another one of the same instance has nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The lease of its tenure; none where it only is probed. It is owed until a proof was accepted for this token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseTerms>,
+    /// It has said that it stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Released>,
+    /// A fencing hook has cut it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<Fenced>,
+}
+
+words! {
+    /// How we know of a release.
+    ReleaseHow {
+        /// The holder, or its supervisor, said so.
+        Said = "said",
+        /// Its role stream was closed, and the tenure takes that for a release. Weaker: a closed connection is not a stop.
+        Disconnected = "disconnected",
+    }
+}
+
+/// A holder's word that it has stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// How we know.
+    pub how: ReleaseHow,
+    /// What it said.
+    pub reason: String,
+    /// When, for people.
+    pub time: WallTime,
+    /// When, on the decision clock.
+    pub at: ClusterTime,
+}
+
+/// A fencing hook's confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fenced {
+    /// Within which transition.
+    pub transition: TransitionId,
+    /// Which of its runs.
+    pub attempt: u32,
+    /// What was confirmed, in a sentence.
+    pub evidence: String,
+}
+
+/// A lease that is owed by a service that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Debt {
+    /// Its name.
+    pub service: ServiceName,
+    /// Whoever may still act.
+    pub holder: Holder,
+    /// Since when, on the decision clock.
+    pub since: ClusterTime,
 }
 
 /// Who holds an active_passive service, and what is going on about it.
@@ -87,6 +145,9 @@ pub struct Service {
     pub assignment: Assignment,
     /// When the first instance came while there was none, on the decision clock: the placement's patience counts from it.
     pub populated_at: ClusterTime,
+    /// What keeps Baton from moving it too often.
+    #[serde(default)]
+    pub rails: Rails,
     /// Its instances by id. Kept in rows of their own.
     #[serde(skip)]
     pub instances: OrdMap<InstanceId, Arc<Instance>>,

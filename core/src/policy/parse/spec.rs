@@ -19,6 +19,10 @@ const OBSERVERS_MAX: u32 = 7;
 /// The largest number of calls, failures or failovers that a threshold may wait for. Beyond it, it would never fire.
 const COUNT_MAX: u32 = 1_000_000;
 
+/// The most automatic moves that are remembered of a service.
+#[expect(clippy::cast_possible_truncation, reason = "a thousand")]
+const MOVES_MAX: u32 = crate::state::MOVES_KEPT as u32;
+
 /// The most trial calls of a half-open breaker: each that is out is a stamp in the instance's replicated row.
 const TRIALS_MAX: u32 = 100;
 
@@ -205,7 +209,7 @@ fn failover(f: &mut Fields<'_, '_>, d: &FailoverPolicy) -> FailoverPolicy {
         automatic: f.boolean("automatic", d.automatic),
         strategy: f.word("strategy", d.strategy),
         min_interval: f.millis("min_interval", d.min_interval, DELAY),
-        max_in_window: f.whole("max_in_window", d.max_in_window, 1..=COUNT_MAX),
+        max_in_window: f.whole("max_in_window", d.max_in_window, 1..=MOVES_MAX),
         window: f.millis("window", d.window, SPAN),
         activation_timeout: f.millis("activation_timeout", d.activation_timeout, SPAN),
         require_ack: f.boolean("require_ack", d.require_ack),

@@ -1,16 +1,15 @@
-//! The two rules that both the planner and `apply` ask: who may be promoted, and which proof holds. One place, so that a
-//! proposal and its check can never disagree. They read the state and change nothing.
+//! Who may be promoted. Every rule is asked of the state and of the moment; the lag alone is the leader's word, since no log
+//! entry tells of it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::BreakerState;
 use crate::id::InstanceId;
-use crate::policy::{AutoWord, Liveness, ProofKind, ProofPolicy};
+use crate::policy::Liveness;
 use crate::probe::Health;
 use crate::recovery::Recovery;
 use crate::state::{AdminState, Instance, Service};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::{Fencing, ProofRecord};
 
 /// One rule that a candidate passes or fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,26 +33,37 @@ pub enum Asker {
     Operator,
 }
 
+/// A move for which a candidate is sought.
+#[derive(Clone, Copy, Debug)]
+pub struct Seek<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// The instance that the move leaves: it is no candidate while it is what the move is about.
+    pub leaving: Option<&'a InstanceId>,
+    /// When.
+    pub now: ClusterTime,
+    /// Who wants it.
+    pub asker: Asker,
+}
+
 /// What is asked of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Enabled,
+    Present,
     Healthy,
     BreakerNotOpen,
     OutOfCooldown,
     MinHealthy,
+    MaxLag,
     NotLeaving,
 }
 
 /// Each rule and whether it is met: no text is made, for a planner asks this of thousands. `None`: it is not asked for.
-fn verdicts(
-    service: &Service,
-    instance: &Instance,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    asker: Asker,
-) -> [Option<(Asked, bool)>; 6] {
-    let wanted = service.spec.failover.min_healthy;
+fn verdicts(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> [Option<(Asked, bool)>; 8] {
+    let Seek { service, leaving, now, asker } = *seek;
+    let policy = &service.spec.failover;
+    let wanted = policy.min_healthy;
     let held_back = instance.health == Health::Unhealthy
         && instance.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
     let healthy = instance.health == Health::Healthy || (held_back && asker == Asker::Operator);
@@ -62,40 +72,40 @@ fn verdicts(
     let leaves = (leaving == Some(&instance.id)).then_some((Asked::NotLeaving, false));
     let cooling = instance.recovery.as_ref().and_then(|recovery| recovery.cooling(now)).is_some();
     let cooldown = (cooling && asker == Asker::Baton).then_some((Asked::OutOfCooldown, false));
+    let max_lag = policy.max_lag.map(|max| (Asked::MaxLag, lag.is_some_and(|lag| lag <= max)));
     [
         Some((Asked::Enabled, instance.admin.may_be_chosen())),
+        instance.left.then_some((Asked::Present, false)),
         Some((Asked::Healthy, healthy)),
         Some((Asked::BreakerNotOpen, instance.breaker.state != BreakerState::Open)),
         cooldown,
         min_healthy,
+        max_lag,
         leaves,
     ]
 }
 
-/// Whether `instance` may be promoted.
-///
-/// `leaving` is the active that a failover moves away from: it is no candidate while it is what the move is about.
-pub fn may_be_promoted(
-    service: &Service,
-    instance: &Instance,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    asker: Asker,
-) -> bool {
-    verdicts(service, instance, leaving, now, asker).iter().flatten().all(|(_, pass)| *pass)
+/// Whether `instance` may be promoted. `lag`: how far it is behind, by its last heartbeat.
+pub fn may_be_promoted(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> bool {
+    verdicts(seek, instance, lag).iter().flatten().all(|(_, pass)| *pass)
+}
+
+/// Whether the lag alone, of which no log entry tells, speaks against it.
+pub fn only_lag_is_missing(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> bool {
+    let failed = |(asked, pass): &(Asked, bool)| (!pass).then_some(*asked);
+    let mut failed = verdicts(seek, instance, lag).into_iter().flatten().filter_map(|verdict| failed(&verdict));
+    failed.next() == Some(Asked::MaxLag) && failed.next().is_none()
 }
 
 /// Every rule for promoting `instance`, met or not, in the order in which they are told.
-pub fn candidate_rules(
-    service: &Service,
-    instance: &Instance,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    asker: Asker,
-) -> Vec<Rule> {
+pub fn candidate_rules(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> Vec<Rule> {
+    let Seek { service, now, .. } = *seek;
     let tell = |(asked, pass)| {
         let (rule, why) = match asked {
             Asked::Enabled => ("enabled", admin_told(instance)),
+            Asked::Present => {
+                ("present", "it has released the service and left: its next heartbeat makes it a candidate".to_owned())
+            }
             Asked::Healthy => ("healthy", health_told(service, instance, now)),
             Asked::BreakerNotOpen => ("breaker_not_open", breaker_told(instance, now)),
             Asked::OutOfCooldown => {
@@ -111,11 +121,23 @@ pub fn candidate_rules(
                 let wanted = service.spec.failover.min_healthy;
                 ("min_healthy", format!("healthy for {}, min_healthy is {wanted}", held.told()))
             }
+            Asked::MaxLag => ("max_lag", lag_told(service, instance, lag)),
             Asked::NotLeaving => ("not_leaving", "it is the instance that this move leaves".to_owned()),
         };
         Rule { rule: rule.to_owned(), pass, why }
     };
-    verdicts(service, instance, leaving, now, asker).into_iter().flatten().map(tell).collect()
+    verdicts(seek, instance, lag).into_iter().flatten().map(tell).collect()
+}
+
+fn lag_told(service: &Service, instance: &Instance, lag: Option<u64>) -> String {
+    let max = service.spec.failover.max_lag.unwrap_or_default();
+    match (lag, instance.registration.liveness) {
+        (Some(lag), _) => format!("its lag is {lag}, max_lag is {max}"),
+        (None, Liveness::Heartbeat) => format!("its lag is not known, max_lag is {max}: its heartbeats have not told it"),
+        (None, Liveness::Probe) => {
+            format!("its lag is not known, max_lag is {max}: only heartbeats tell a lag, and it is probed")
+        }
+    }
 }
 
 fn admin_told(instance: &Instance) -> String {
@@ -169,59 +191,9 @@ fn health_told(service: &Service, instance: &Instance, now: ClusterTime) -> Stri
 }
 
 /// The first rule that `instance` fails, if any.
-pub fn not_eligible(
-    service: &Service,
-    instance: &Instance,
-    leaving: Option<&InstanceId>,
-    now: ClusterTime,
-    asker: Asker,
-) -> Option<String> {
-    if may_be_promoted(service, instance, leaving, now, asker) {
+pub fn not_eligible(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> Option<String> {
+    if may_be_promoted(seek, instance, lag) {
         return None;
     }
-    candidate_rules(service, instance, leaving, now, asker).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
-}
-
-/// The proof that holds for promoting within `transition`, or why none does.
-///
-/// This version knows `none_needed`, `token` and `operator`. `release`, `lease` and `hook` are parsed and stored, and
-/// never hold: a policy that accepts nothing else waits for an operator.
-pub fn proof_that_holds(service: &Service, asserted: Option<ProofKind>) -> Result<ProofRecord, String> {
-    if asserted == Some(ProofKind::Operator) {
-        return Ok(ProofRecord {
-            proof: ProofKind::Operator,
-            fencing: Fencing::Enforced,
-            evidence: "a named operator asserts that the old active has stopped".to_owned(),
-        });
-    }
-    let Some(holder) = &service.assignment.last_holder else {
-        return Ok(ProofRecord {
-            proof: ProofKind::NoneNeeded,
-            fencing: Fencing::Enforced,
-            evidence: "nobody has held this service".to_owned(),
-        });
-    };
-    let token =
-        |fencing, evidence: &str| Ok(ProofRecord { proof: ProofKind::Token, fencing, evidence: evidence.to_owned() });
-    let operator = "an operator may assert it: POST …/failover with \"proof\": \"operator\" and a reason";
-    match (&service.spec.fencing.proof, holder.liveness) {
-        (ProofPolicy::Auto(AutoWord::Auto), Liveness::Probe) => token(
-            Fencing::Advisory,
-            "fencing.proof is \"auto\" and the old active is only probed: whoever checks tokens refuses it, nothing else stops it",
-        ),
-        (ProofPolicy::Auto(AutoWord::Auto), Liveness::Heartbeat) => Err(format!(
-            "fencing.proof is \"auto\" and the old active \"{}\" heartbeats, so its lease must end, and leases do not end in this version; {operator}",
-            holder.instance
-        )),
-        (ProofPolicy::List(accepted), _) if accepted.contains(&ProofKind::Token) => {
-            token(Fencing::Enforced, "the service declares that its resource refuses old tokens")
-        }
-        (ProofPolicy::List(accepted), _) => {
-            let names: Vec<&str> = accepted.iter().map(|proof| proof.as_str()).collect();
-            Err(format!(
-                "fencing.proof accepts only {}, none of which can hold in this version; {operator}",
-                names.join(", ")
-            ))
-        }
-    }
+    candidate_rules(seek, instance, lag).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
 }

@@ -1,0 +1,94 @@
+//! The fencing hook's runs, as the log tells them. Each is in the log before it begins, so that nothing is run twice without
+//! being said: a leader that finds a run without an outcome begins another, and the record says that it resumes.
+
+use super::verdicts::moved_on;
+use super::{Draft, Entry};
+use crate::command::{Done, HookEnd, HookStart, Reply};
+use crate::event::EventKind;
+use crate::state::Fenced;
+use crate::transition::{HookAttempt, Transition, TransitionStatus};
+
+impl Entry<'_> {
+    pub(super) fn hook_start(&mut self, start: &HookStart) -> Reply {
+        let service = self.service(&start.service)?;
+        let open = self.state.transitions.get(&start.transition).cloned();
+        let open = open.filter(|open| {
+            let next = open.hook.len() as u64 + 1 == u64::from(start.attempt);
+            service.assignment.transition == Some(open.id) && service.assignment.active.is_none() && next
+        });
+        let Some(open) = open.filter(|_| start.term == self.term && service.spec.fencing.hook.is_some()) else {
+            return Err(moved_on(format!("{} of \"{}\"", start.transition, start.service)));
+        };
+        let before = open.hook.last();
+        if before.is_some_and(|before| before.outcome.is_none() && before.term == self.term) {
+            return Err(moved_on(format!("the fencing hook of {}", start.transition)));
+        }
+        let lost = before.filter(|before| before.outcome.is_none()).map(|before| (before.number, before.node));
+        let told = match lost {
+            None => format!("run {} of the fencing hook begins on node {}", start.attempt, start.node),
+            Some((number, node)) => format!(
+                "run {} of the fencing hook begins on node {}: run {number} on node {node} has no outcome and may have \
+                 been carried out",
+                start.attempt, start.node
+            ),
+        };
+        let mut more = Transition::clone(&open);
+        more.hook.push(HookAttempt {
+            number: start.attempt,
+            node: start.node,
+            term: start.term,
+            started_at: self.wall,
+            at: self.now,
+            resumes: lost.is_some(),
+            outcome: None,
+        });
+        more.steps.push(self.step("hook_started", told.clone()));
+        self.store_transition(more);
+        self.emit(
+            Draft::new(EventKind::TransitionStep, told)
+                .service(&start.service)
+                .node(start.node)
+                .transition(open.id)
+                .cause(Some(open.id.0)),
+        );
+        Ok(Done::Ok)
+    }
+
+    pub(super) fn hook_end(&mut self, end: &HookEnd) -> Reply {
+        let Some(open) = self.state.transitions.get(&end.transition).cloned() else {
+            return Err(moved_on(end.transition.to_string()));
+        };
+        let runs = |it: &&HookAttempt| it.number == end.attempt && it.outcome.is_none();
+        let Some(run) = open.hook.iter().find(runs).filter(|_| open.service == end.service) else {
+            return Err(moved_on(format!("run {} of the fencing hook of {}", end.attempt, end.transition)));
+        };
+        let word = if end.outcome.ok { "confirmed that the holder is cut off" } else { "failed" };
+        let told = format!("run {} of the fencing hook {word}: {}", end.attempt, end.outcome.detail);
+        let node = run.node;
+        let mut more = Transition::clone(&open);
+        if let Some(run) = more.hook.iter_mut().find(|it| it.number == end.attempt) {
+            run.outcome = Some(end.outcome.clone());
+        }
+        more.steps.push(self.step("hook_ended", told.clone()));
+        self.store_transition(more);
+        // What it cut off is whoever held the service when it began: nobody has been promoted since, or it is too late.
+        let service = self.service(&end.service)?;
+        let waits = service.assignment.transition == Some(open.id)
+            && service.assignment.active.is_none()
+            && open.status == TransitionStatus::Running;
+        if end.outcome.ok
+            && waits
+            && let Some(holder) = &mut self.service_mut(&end.service)?.assignment.last_holder
+        {
+            holder.fenced = Some(Fenced { transition: open.id, attempt: end.attempt, evidence: told.clone() });
+        }
+        self.emit(
+            Draft::new(EventKind::TransitionStep, told)
+                .service(&end.service)
+                .node(node)
+                .transition(open.id)
+                .cause(Some(open.id.0)),
+        );
+        Ok(Done::Ok)
+    }
+}

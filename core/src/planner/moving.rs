@@ -1,0 +1,193 @@
+//! A move is open and the service has no active: can it be completed, and by whom? Where a proof is missing and the policy
+//! accepts the fencing hook, it is run.
+
+use super::{Decision, Planned, Planner, Rails, rank};
+use crate::command::{Command, HookStart, Promote, TransitionAbort};
+use crate::id::InstanceId;
+use crate::rules::{Asker, NoProof, Seek, not_eligible};
+use crate::state::Instance;
+use crate::time::Millis;
+use crate::transition::{ProofRecord, Transition, TransitionKind};
+
+/// How long to rest before a hook that failed is run again; grows from try to try.
+const HOOK_AGAIN: Millis = Millis(500);
+/// The longest such rest.
+const HOOK_AGAIN_MAX: Millis = Millis::secs(30);
+/// A run that has no outcome so long after its time-out has lost it: its node told nobody.
+const HOOK_LOST: Millis = Millis::secs(10);
+/// The most runs of a hook within one transition, those included that have no outcome: the record keeps each of them.
+const HOOK_RUNS_MAX: usize = 200;
+
+impl Planner<'_> {
+    pub(super) fn moving(&mut self) -> Planned {
+        let service = self.service;
+        let Some(open) = self.state.open_transition(service).cloned() else {
+            return (Decision::Hold, "A move is open whose record is missing.".to_owned(), None);
+        };
+        if service.instances.is_empty() {
+            let reason = "no instance is registered any more".to_owned();
+            self.gate("candidate", false, reason.clone());
+            let summary = format!("{} of \"{}\" is given up: {reason}.", open.id, service.name);
+            let abort = TransitionAbort { service: service.name.clone(), transition: open.id, reason };
+            return (Decision::GiveUp, summary, Some(Command::TransitionAbort(abort)));
+        }
+        let proof = self.gate_proof(Some(&open));
+        let (best, held) = self.whom(&open);
+        match (best, proof) {
+            (Some(to), Ok(proof)) => match held {
+                None => {
+                    let summary = format!("{} of \"{}\": promoting \"{}\".", open.id, service.name, to.id);
+                    (Decision::Promote, summary, Some(self.promote(&open, &to, &proof)))
+                }
+                Some((why, set)) => {
+                    let summary = format!("{} waits: \"{}\" may be promoted, but {why}.", open.id, to.id);
+                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set)
+                }
+            },
+            (best, Err(no)) => {
+                if let Some(planned) = self.fence(&open, &no) {
+                    return planned;
+                }
+                let who = match &best {
+                    Some(to) => format!("\"{}\" will be promoted once that is safe", to.id),
+                    None => "no instance may be promoted".to_owned(),
+                };
+                (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.why()), None)
+            }
+            (None, Ok(_)) => {
+                let why = held.map_or_else(String::new, |(why, _)| format!(" ({why})"));
+                (Decision::Hold, format!("{} waits: no instance may be promoted{why}.", open.id), None)
+            }
+        }
+    }
+
+    /// Who is to be promoted, and what keeps Baton from it.
+    ///
+    /// Whoever was named comes first, then the others by strategy, rather the one that is left than nobody at all. Where
+    /// Baton may not move the service, it may still go on with the one that had it: that is no move.
+    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
+        if let Some(named) = self.named(open) {
+            let paused = if open.actor.is_some() { None } else { self.held_back(open) };
+            return (Some(named), paused);
+        }
+        let held = if open.actor.is_some() { None } else { self.held_back(open) };
+        let leaving = self.leaving();
+        if held.is_some() {
+            let same = self.service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone());
+            let able = same.and_then(|id| rank(&self.seek(None), self.facts, self.seed).into_iter().find(|it| it.id == id));
+            if let Some(same) = able.map(|it| it.as_ref().clone())
+                && let Rails::Pass = self.gate_rails(TransitionKind::Placement, true)
+            {
+                let why = format!("\"{}\" had the service and may have it back: that is no move", same.id);
+                self.gate("candidate", true, why);
+                return (Some(same), None);
+            }
+        }
+        let best = self.untried(open, leaving.as_ref());
+        let best = best
+            .or_else(|| self.gate_candidate(leaving.as_ref()))
+            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
+        (best, held)
+    }
+
+    /// What keeps Baton from completing a move of its own.
+    fn held_back(&mut self, open: &Transition) -> Option<(String, Option<Command>)> {
+        if !self.gate_automatic(self.service.moves_by_itself()) {
+            let why = "failover.automatic is off: an operator may POST …/failover to complete it";
+            return Some((why.to_owned(), None));
+        }
+        match self.gate_rails(open.kind, !open.tried.is_empty()) {
+            Rails::Pass => None,
+            Rails::Hold { why, set } => Some((why, set)),
+        }
+    }
+
+    /// Where somebody was promoted in vain: the best of those that were not tried, and where all were, the one that was
+    /// tried the longest ago.
+    fn untried(&mut self, open: &Transition, leaving: Option<&InstanceId>) -> Option<Instance> {
+        if open.tried.is_empty() {
+            return None;
+        }
+        let ranked = rank(&self.seek(leaving), self.facts, self.seed);
+        let tried = |it: &Instance| open.tried.iter().position(|tried| *tried == it.id);
+        let best = ranked.iter().min_by_key(|it| tried(it).map_or(0, |at| at + 1))?;
+        let best = Instance::clone(best);
+        let why = match tried(&best) {
+            None => format!("\"{}\" is the best of those that were not tried in {}", best.id, open.id),
+            Some(_) => format!("all were tried in {}, \"{}\" the longest ago", open.id, best.id),
+        };
+        self.gate("candidate", true, why);
+        Some(best)
+    }
+
+    /// The instance that was named for an open transition, while it may be promoted and was not tried in vain.
+    fn named(&mut self, open: &Transition) -> Option<Instance> {
+        let instance = self.service.instances.get(open.to.as_ref()?)?;
+        if open.tried.contains(&instance.id) {
+            return None;
+        }
+        let asker = if open.actor.is_some() { Asker::Operator } else { Asker::Baton };
+        let seek = Seek { service: self.service, leaving: None, now: self.now, asker };
+        if let Some(why) = not_eligible(&seek, instance, self.facts.lag_of(&instance.id)) {
+            self.gate("named_candidate", false, format!("\"{}\" was asked for: {why}", instance.id));
+            return None;
+        }
+        self.gate("candidate", true, format!("\"{}\" was chosen when the move began and may be promoted", instance.id));
+        Some(instance.as_ref().clone())
+    }
+
+    fn promote(&self, open: &Transition, to: &Instance, proof: &ProofRecord) -> Command {
+        Command::Promote(Promote {
+            service: self.service.name.clone(),
+            transition: open.id,
+            to: self.seen(to),
+            proof: proof.proof,
+            seen_token: self.service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
+            lease: self.claim(Some(proof)),
+            assertion: None,
+            actor: None,
+        })
+    }
+
+    /// Runs the fencing hook where it could bring the proof that is missing.
+    fn fence(&mut self, open: &Transition, no: &NoProof) -> Option<Planned> {
+        let NoProof::Pending { hook: true, .. } = no else { return None };
+        let hook = self.service.spec.fencing.hook.as_ref()?;
+        let failed = open.hook.iter().filter(|run| run.outcome.is_some()).count();
+        let last = open.hook.last();
+        if let Some(run) = last.filter(|run| run.outcome.is_none() && run.term == self.facts.term) {
+            let lost_at = run.at.plus(hook.timeout).plus(HOOK_LOST);
+            if self.now < lost_at {
+                self.wake(lost_at);
+                let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
+                self.gate("hook", false, why.clone());
+                return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
+            }
+        }
+        if failed >= hook.attempts as usize || open.hook.len() >= HOOK_RUNS_MAX {
+            let why = format!("the fencing hook has failed {failed} times, attempts is {}", hook.attempts);
+            self.gate("hook", false, why);
+            return None;
+        }
+        let rest = last.and_then(|run| run.outcome.as_ref().map(|outcome| (run, outcome))).map(|(run, outcome)| {
+            let again = HOOK_AGAIN.grown(2.0, u32::try_from(failed).unwrap_or(u32::MAX).saturating_sub(1), HOOK_AGAIN_MAX);
+            run.at.plus(Millis(outcome.took_ms)).plus(again)
+        });
+        if let Some(at) = rest.filter(|at| self.now < *at) {
+            self.wake(at);
+            let why = format!("the fencing hook has failed {failed} times and is run again soon");
+            self.gate("hook", false, why.clone());
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
+        }
+        let attempt = u32::try_from(open.hook.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let summary = format!("{} of \"{}\": running the fencing hook, run {attempt}.", open.id, self.service.name);
+        let command = Command::HookStart(HookStart {
+            service: self.service.name.clone(),
+            transition: open.id,
+            attempt,
+            node: self.facts.node,
+            term: self.facts.term,
+        });
+        Some((Decision::Fence, summary, Some(command)))
+    }
+}
