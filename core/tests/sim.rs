@@ -16,6 +16,7 @@ mod sim {
     mod clock;
     mod history;
     mod invariants;
+    mod judge;
     mod leader;
     mod message;
     mod nemesis;
@@ -25,10 +26,12 @@ mod sim {
     mod process;
     mod queue;
     mod raft;
+    mod renewals;
     mod rng;
     pub(crate) mod run;
     pub(crate) mod seen;
     mod shape;
+    mod upkeep;
     mod world;
 }
 
@@ -95,10 +98,10 @@ fn many_seeds() {
         }
     }
     println!("{runs} runs in {:?}", began.elapsed());
-    for sight in Sight::ALL {
+    for &sight in Sight::ALL {
         println!("{:>9}  {}", seen.count(sight), sight.told());
     }
-    for sight in Sight::ALL {
+    for &sight in Sight::ALL {
         assert!(seen.count(sight) > 0, "never seen in {runs} runs: {}", sight.told());
     }
 }

@@ -128,13 +128,7 @@ impl Entry<'_> {
         Ok(Done::Ok)
     }
 
-    fn tell_automation(
-        &mut self,
-        kind: EventKind,
-        service: Option<&ServiceName>,
-        told: String,
-        actor: Option<&str>,
-    ) {
+    fn tell_automation(&mut self, kind: EventKind, service: Option<&ServiceName>, told: String, actor: Option<&str>) {
         let draft = Draft::new(kind, told).actor(actor);
         self.emit(match service {
             Some(name) => draft.service(name),

@@ -84,12 +84,8 @@ impl Entry<'_> {
         release: &Release,
     ) -> Result<&'a Holder, Refusal> {
         let Release { service: name, instance, session, token, .. } = release;
-        let not_holder = |why: String| Refusal::NotHolder {
-            service: name.clone(),
-            instance: instance.clone(),
-            token: *token,
-            why,
-        };
+        let not_holder =
+            |why: String| Refusal::NotHolder { service: name.clone(), instance: instance.clone(), token: *token, why };
         let Some(holder) = holder else { return Err(not_holder("nobody has held it".to_owned())) };
         if holder.session != *session {
             let what = "held the token".to_owned();
@@ -124,12 +120,7 @@ impl Entry<'_> {
 
     /// The holder has lost its service without a move of anybody: the service has no active from here on, and a failover
     /// is open. `cause`: the event that led to it.
-    pub(super) fn lose_holder(
-        &mut self,
-        service: &Service,
-        why: &str,
-        cause: Revision,
-    ) -> Result<(), Refusal> {
+    pub(super) fn lose_holder(&mut self, service: &Service, why: &str, cause: Revision) -> Result<(), Refusal> {
         if let Some(id) = service.assignment.transition {
             self.give_up_activation(service, why);
             self.add_step(id, "waiting", why.to_owned());

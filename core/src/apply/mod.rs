@@ -67,8 +67,15 @@ pub fn apply_batch(state: &mut State, at: impl Into<Position>, batch: &Batch) ->
     let Position { term, index } = at.into();
     let now = state.meta.cluster_time.max(batch.time);
     state.meta.cluster_time = now;
-    let mut entry =
-        Entry { state, term, index, now, wall: batch.wall, events: Vec::new(), changes: BTreeSet::from([Change::Meta]) };
+    let mut entry = Entry {
+        state,
+        term,
+        index,
+        now,
+        wall: batch.wall,
+        events: Vec::new(),
+        changes: BTreeSet::from([Change::Meta]),
+    };
     let replies = batch.commands.iter().map(|command| entry.apply(command)).collect();
     BatchApplied { replies, events: entry.events, changes: entry.changes }
 }
@@ -85,7 +92,13 @@ pub struct Applied {
 }
 
 /// Applies one command as the log entry at that position.
-pub fn apply(state: &mut State, at: impl Into<Position>, time: ClusterTime, wall: WallTime, command: Command) -> Applied {
+pub fn apply(
+    state: &mut State,
+    at: impl Into<Position>,
+    time: ClusterTime,
+    wall: WallTime,
+    command: Command,
+) -> Applied {
     let BatchApplied { mut replies, events, changes } =
         apply_batch(state, at, &Batch { time, wall, commands: vec![command] });
     let reply = replies.pop().unwrap_or(Ok(Done::Ok));

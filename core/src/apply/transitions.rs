@@ -63,13 +63,7 @@ impl Entry<'_> {
         Ok(Done::Started { transition: id })
     }
 
-    fn check_eligible(
-        &self,
-        service: &Service,
-        instance: &Instance,
-        to: &Target,
-        asker: Asker,
-    ) -> Result<(), Refusal> {
+    fn check_eligible(&self, service: &Service, instance: &Instance, to: &Target, asker: Asker) -> Result<(), Refusal> {
         let seek = Seek { service, leaving: None, now: self.now, asker };
         match not_eligible(&seek, instance, to.lag) {
             Some(why) => Err(Refusal::NotEligible { instance: to.instance.clone(), why }),
@@ -117,11 +111,11 @@ impl Entry<'_> {
             TransitionKind::Failback => {
                 // The second look: whoever is gone back to must have been well all the time, and be so now.
                 let preferred = |target: &Arc<Instance>| {
-                    leaving.is_some_and(|active| preferred_over(service, &active.id).iter().any(|it| it.id == target.id))
+                    leaving
+                        .is_some_and(|active| preferred_over(service, &active.id).iter().any(|it| it.id == target.id))
                 };
-                let stable = |target: &Arc<Instance>| {
-                    self.now.since(target.health_since) >= service.spec.failback.stable_for
-                };
+                let stable =
+                    |target: &Arc<Instance>| self.now.since(target.health_since) >= service.spec.failback.stable_for;
                 service.spec.failback.mode == FailbackMode::Automatic
                     && target.is_some_and(|target| {
                         cause == Some(target.health_revision) && preferred(target) && stable(target)
@@ -134,7 +128,12 @@ impl Entry<'_> {
     }
 
     /// Writes the record of a new transition and tells of it.
-    pub(super) fn open(&mut self, start: &TransitionStart, service: &Service, leaving: Option<&Arc<Instance>>) -> TransitionId {
+    pub(super) fn open(
+        &mut self,
+        start: &TransitionStart,
+        service: &Service,
+        leaving: Option<&Arc<Instance>>,
+    ) -> TransitionId {
         let id = TransitionId(self.next_revision());
         let evidence = leaving.map_or_else(Vec::new, |active| {
             active

@@ -67,8 +67,7 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
 /// Every candidate with every rule: those that may be promoted first, in order, then the others by id.
 pub(super) fn report(seek: &Seek<'_>, facts: &Facts, seed: u64) -> Vec<CandidateReport> {
     let ranked = rank(seek, facts, seed);
-    let others =
-        seek.service.instances.values().filter(|it| !may_be_promoted(seek, it, facts.lag_of(&it.id)));
+    let others = seek.service.instances.values().filter(|it| !may_be_promoted(seek, it, facts.lag_of(&it.id)));
     let all = ranked.iter().copied().enumerate().map(|(at, instance)| (Some(at as u32 + 1), instance));
     all.chain(others.map(|instance| (None, instance)))
         .take(REPORTED_MAX)

@@ -19,13 +19,13 @@ pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, pauses_due, re
 
 use crate::command::{ActivationExpire, Command, Target, TransitionStart};
 use crate::id::InstanceId;
-use crate::pick::{callable, why_nobody};
 use crate::lease::{LeaseClaim, LeaseStanding};
+use crate::pick::{callable, why_nobody};
 use crate::policy::{FailbackMode, Mode, ProofKind, inactive_parts};
 use crate::probe::{Health, Verdict};
 use crate::rules::{
-    Asker, Grounds, NoProof, Seek, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over, proof_that_holds,
-    rails_of,
+    Asker, Grounds, NoProof, Seek, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over,
+    proof_that_holds, rails_of,
 };
 use crate::state::{Active, HealthInputs, Instance, Phase, Service, Source, State};
 use crate::time::{ClusterTime, Millis};
@@ -59,7 +59,9 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
         Mode::ActivePassive => match (service.assignment.phase, &service.assignment.active) {
             (Phase::Promoting, Some(active)) => plan.promoting(active),
             (Phase::Active, Some(active)) => plan.held(active),
-            (Phase::Switching | Phase::FailingOver | Phase::Promoting, _) if service.assignment.transition.is_some() => {
+            (Phase::Switching | Phase::FailingOver | Phase::Promoting, _)
+                if service.assignment.transition.is_some() =>
+            {
                 plan.moving()
             }
             (Phase::Vacant | Phase::Active | Phase::Promoting | Phase::Switching | Phase::FailingOver, _) => {
@@ -430,9 +432,11 @@ impl<'a> Planner<'a> {
                 });
                 (Decision::Place, summary, Some(command))
             }
-            (Some(to), Err(no)) if automatic && known && free => {
-                (Decision::Hold, format!("Nobody is active; \"{}\" will be placed once that is safe: {}.", to.id, no.why()), None)
-            }
+            (Some(to), Err(no)) if automatic && known && free => (
+                Decision::Hold,
+                format!("Nobody is active; \"{}\" will be placed once that is safe: {}.", to.id, no.why()),
+                None,
+            ),
             (Some(to), _) => {
                 (Decision::Hold, format!("Nobody is active; \"{}\" would be placed, but a gate holds.", to.id), None)
             }

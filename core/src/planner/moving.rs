@@ -74,7 +74,8 @@ impl Planner<'_> {
         let leaving = self.leaving();
         if held.is_some() {
             let same = self.service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone());
-            let able = same.and_then(|id| rank(&self.seek(None), self.facts, self.seed).into_iter().find(|it| it.id == id));
+            let able =
+                same.and_then(|id| rank(&self.seek(None), self.facts, self.seed).into_iter().find(|it| it.id == id));
             if let Some(same) = able.map(|it| it.as_ref().clone())
                 && let Rails::Pass = self.gate_rails(TransitionKind::Placement, true)
             {
@@ -170,7 +171,8 @@ impl Planner<'_> {
             return None;
         }
         let rest = last.and_then(|run| run.outcome.as_ref().map(|outcome| (run, outcome))).map(|(run, outcome)| {
-            let again = HOOK_AGAIN.grown(2.0, u32::try_from(failed).unwrap_or(u32::MAX).saturating_sub(1), HOOK_AGAIN_MAX);
+            let again =
+                HOOK_AGAIN.grown(2.0, u32::try_from(failed).unwrap_or(u32::MAX).saturating_sub(1), HOOK_AGAIN_MAX);
             run.at.plus(Millis(outcome.took_ms)).plus(again)
         });
         if let Some(at) = rest.filter(|at| self.now < *at) {

@@ -133,7 +133,9 @@ fn lag_told(service: &Service, instance: &Instance, lag: Option<u64>) -> String 
     let max = service.spec.failover.max_lag.unwrap_or_default();
     match (lag, instance.registration.liveness) {
         (Some(lag), _) => format!("its lag is {lag}, max_lag is {max}"),
-        (None, Liveness::Heartbeat) => format!("its lag is not known, max_lag is {max}: its heartbeats have not told it"),
+        (None, Liveness::Heartbeat) => {
+            format!("its lag is not known, max_lag is {max}: its heartbeats have not told it")
+        }
         (None, Liveness::Probe) => {
             format!("its lag is not known, max_lag is {max}: only heartbeats tell a lag, and it is probed")
         }

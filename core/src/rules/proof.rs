@@ -132,11 +132,9 @@ pub fn proof_that_holds(service: &Service, grounds: &Grounds<'_>) -> Result<Proo
         return Ok(proof(ProofKind::Hook, Fencing::Enforced, fenced.evidence.clone()));
     }
     match accepted.token {
-        Some(Fencing::Enforced) => Ok(proof(
-            ProofKind::Token,
-            Fencing::Enforced,
-            "the service declares that its resource refuses old tokens",
-        )),
+        Some(Fencing::Enforced) => {
+            Ok(proof(ProofKind::Token, Fencing::Enforced, "the service declares that its resource refuses old tokens"))
+        }
         Some(Fencing::Advisory) => Ok(proof(
             ProofKind::Token,
             Fencing::Advisory,
@@ -210,7 +208,9 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
     if !leased && !hook && (holder.lease.is_none() || waits.is_empty()) {
         let why = match (holder.liveness, holder.token) {
             (Liveness::Heartbeat, None) => {
-                format!("{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR}")
+                format!(
+                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR}"
+                )
             }
             (Liveness::Heartbeat | Liveness::Probe, _) => {
                 format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR}")

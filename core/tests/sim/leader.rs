@@ -6,16 +6,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_core::apply::BatchApplied;
-use baton_core::command::{Batch, Command, Judgement, JudgementsRecord, Refusal, Reply};
+use baton_core::command::{Batch, Command, InstanceReturned, Refusal, Reply};
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::planner::{instances_due, plan_manual, plan_service};
-use baton_core::policy::Liveness;
-use baton_core::probe::{Evidence, LocalTime, Source, Verdict};
+use baton_core::lease::{LeaseClaim, LeaseTerms, Rounds, Seal, Unsealable};
+use baton_core::planner::{Facts, instances_due, plan_manual, plan_service};
+use baton_core::probe::LocalTime;
 use baton_core::state::Change;
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
 use super::message::{Answer, Ask, Beat, NodeTimer, RequestId, Waiter};
 use super::net::Addr;
+use super::renewals::{Pending, Round};
 use super::seen::Sight;
 use super::world::{World, tell};
 
@@ -30,8 +31,14 @@ const WALL: i64 = 1_763_635_320_000;
 pub(crate) struct Lead {
     pub(crate) term: u64,
     pub(crate) since: LocalTime,
+    /// The index of its first entry.
+    pub(crate) first_index: u64,
+    /// Renewals that wait for a round, whether one is about to begin, and the one that is under way.
+    pub(crate) rounds: Rounds<Pending>,
+    pub(crate) round_planned: bool,
+    pub(crate) round: Option<Round>,
     /// When each session was heard last.
-    heard: BTreeMap<(ServiceName, InstanceId), (String, LocalTime)>,
+    pub(crate) heard: BTreeMap<(ServiceName, InstanceId), (String, LocalTime)>,
     /// What waits to be appended, and whether that is due.
     waiting: Vec<(Command, Waiter)>,
     flushing: bool,
@@ -43,14 +50,24 @@ pub(crate) struct Lead {
     due_busy: BTreeSet<ServiceName>,
     wake: BTreeMap<ServiceName, ClusterTime>,
     planning: bool,
-    judging: bool,
+    pub(crate) judging: bool,
+    /// How far each instance is behind, by its last heartbeat.
+    lags: BTreeMap<ServiceName, BTreeMap<InstanceId, u64>>,
+    /// Debts and returns about which a proposal is under way, and whether upkeep is.
+    pub(crate) debts_busy: BTreeSet<ServiceName>,
+    returns_busy: BTreeSet<(ServiceName, InstanceId)>,
+    pub(crate) upkeep_busy: usize,
 }
 
 impl Lead {
-    pub(crate) const fn new(term: u64, since: LocalTime) -> Self {
+    pub(crate) fn new(term: u64, since: LocalTime, first_index: u64) -> Self {
         Self {
             term,
             since,
+            first_index,
+            rounds: Rounds::default(),
+            round_planned: false,
+            round: None,
             heard: BTreeMap::new(),
             waiting: Vec::new(),
             flushing: false,
@@ -61,13 +78,17 @@ impl Lead {
             wake: BTreeMap::new(),
             planning: false,
             judging: false,
+            lags: BTreeMap::new(),
+            debts_busy: BTreeSet::new(),
+            returns_busy: BTreeSet::new(),
+            upkeep_busy: 0,
         }
     }
 }
 
 impl World {
     /// What this node remembers as the leader of that term, if it believes to lead in it still.
-    fn lead(&mut self, at: usize, term: u64) -> Option<&mut Lead> {
+    pub(crate) fn lead(&mut self, at: usize, term: u64) -> Option<&mut Lead> {
         self.nodes[at].lead.as_mut().filter(|lead| lead.term == term)
     }
 
@@ -89,7 +110,8 @@ impl World {
             Ask::Manual(service, wanted) => {
                 let (now, node) = (self.local(at), &self.nodes[at]);
                 let time = node.cluster_time(now);
-                match plan_manual(&node.state, &service, &wanted, time, node.state.meta.revision) {
+                let facts = self.facts(at, &service, now);
+                match plan_manual(&node.state, &service, &wanted, &facts, time, node.state.meta.revision) {
                     Ok(plan) => {
                         if let Some(command) = plan.command {
                             self.propose_soon(at, term, command, waiter);
@@ -98,26 +120,41 @@ impl World {
                     Err(refusal) => self.relay(at, via, client, request, Answer::Reply(Err(refusal))),
                 }
             }
-            Ask::Heartbeat(beat) => self.heartbeat(at, via, client, request, beat),
+            Ask::Heartbeat(beat) => {
+                self.note_beat(at, term, &beat);
+                self.heartbeat(at, Pending { via, client, request, beat });
+            }
         }
     }
 
-    fn heartbeat(&mut self, at: usize, via: usize, client: Addr, request: RequestId, beat: Beat) {
-        let (now, well) = (self.local(at), self.leads_well(at));
+    /// What a heartbeat tells beside the wish for more time.
+    fn note_beat(&mut self, at: usize, term: u64, beat: &Beat) {
         let node = &mut self.nodes[at];
+        let Some(instance) = node.state.instance(&beat.service, &beat.instance) else { return };
+        if instance.session.as_ref() != Some(&beat.session) {
+            return;
+        }
+        let left = instance.left;
         let Some(lead) = &mut node.lead else { return };
-        let instance = node.state.instance(&beat.service, &beat.instance);
-        let answer = match instance {
-            Some(instance) if instance.session.as_ref() == Some(&beat.session) => {
-                let service = node.state.service(&beat.service);
-                let active = service.filter(|service| service.is_active(&beat.instance));
-                lead.heard.insert((beat.service, beat.instance), (beat.session, now));
-                Answer::Role { active: active.and_then(|service| service.active_token()) }
-            }
-            Some(_) | None if well => Answer::UnknownSession,
-            Some(_) | None => Answer::Unavailable,
+        let lags = lead.lags.entry(beat.service.clone()).or_default();
+        match beat.lag {
+            Some(lag) => lags.insert(beat.instance.clone(), lag),
+            None => lags.remove(&beat.instance),
         };
-        self.relay(at, via, client, request, answer);
+        let key = (beat.service.clone(), beat.instance.clone());
+        if left && lead.returns_busy.insert(key.clone()) {
+            let (service, instance) = key.clone();
+            let returned = InstanceReturned { service, instance, session: beat.session.clone() };
+            self.propose_soon(at, term, Command::InstanceReturned(returned), Waiter::Returned(key.0, key.1));
+        }
+    }
+
+    /// What this node, as a leader, knows of a service beside the log.
+    fn facts(&self, at: usize, service: &ServiceName, now: LocalTime) -> Facts {
+        let node = &self.nodes[at];
+        let (Some(known), Some(lead)) = (node.state.service(service), &node.lead) else { return Facts::default() };
+        let lags = lead.lags.get(service).cloned().unwrap_or_default();
+        Facts::of(known, node.id(), lead.term, &node.leases, lags, now)
     }
 
     // -- Proposing --------------------------------------------------------------------------------------------------
@@ -132,18 +169,80 @@ impl World {
         }
     }
 
+    /// Proposes what was planned a moment ago. What claims that a lease has run out is proposed under a seal only: the
+    /// table looks once more, and closes the token, in one step.
+    pub(crate) fn seal_and_propose(&mut self, at: usize, term: u64, mut command: Command, waiter: Waiter) {
+        let (service, claim) = match (&mut command, &waiter) {
+            (Command::TransitionStart(start), Waiter::Plan { .. }) => (start.service.clone(), start.lease.as_mut()),
+            (Command::Promote(promote), Waiter::Plan { .. }) => (promote.service.clone(), promote.lease.as_mut()),
+            (Command::DebtForget { service, claim }, Waiter::Debt { .. }) => (service.clone(), Some(claim)),
+            _ => {
+                self.propose(at, term, command, waiter);
+                return;
+            }
+        };
+        let mut sealed = None;
+        if let Some(claim) = claim {
+            match self.seal(at, term, &service, claim) {
+                Some(seal) => sealed = Some(seal),
+                None => {
+                    self.settled(at, term, waiter);
+                    return;
+                }
+            }
+        }
+        let waiter = match waiter {
+            Waiter::Plan { service, .. } => Waiter::Plan { service, seal: sealed },
+            Waiter::Debt { service, .. } => Waiter::Debt { service, seal: sealed },
+            other => other,
+        };
+        self.propose(at, term, command, waiter);
+    }
+
+    /// Seals the token that a claim is about, and puts the claim right.
+    fn seal(&mut self, at: usize, term: u64, service: &ServiceName, claim: &mut LeaseClaim) -> Option<Seal> {
+        let now = self.local(at);
+        let node = &mut self.nodes[at];
+        let holder = node.state.service(service).and_then(|it| it.assignment.last_holder.clone());
+        let holder = holder.or_else(|| node.state.debts.get(service).map(|debt| debt.holder.clone()))?;
+        let terms: LeaseTerms = holder.lease.filter(|_| holder.token == Some(claim.token))?;
+        match node.leases.seal(term, claim.token, &terms, now) {
+            Ok((seal, found)) => {
+                *claim = found;
+                tell!(self, "n{} seals token {}", at + 1, claim.token);
+                Some(seal)
+            }
+            Err(refused @ (Unsealable::Runs { .. } | Unsealable::OtherTerm)) => {
+                tell!(self, "n{} cannot seal token {}: {refused}", at + 1, claim.token);
+                self.seen.note(Sight::SealsRefused);
+                None
+            }
+        }
+    }
+
     pub(crate) fn flush(&mut self, at: usize, term: u64) {
         let now = self.local(at);
+        if self.nodes[at].stuck_until > self.now {
+            let after = Duration::from_micros(self.nodes[at].stuck_until - self.now);
+            self.node_will(at, after, NodeTimer::Flush { term });
+            return;
+        }
         let time = self.nodes[at].cluster_time(now);
         let Some(lead) = self.lead(at, term) else { return };
         lead.flushing = false;
         let (commands, waiters): (Vec<_>, Vec<_>) = std::mem::take(&mut lead.waiting).into_iter().unzip();
         let wall = WallTime(WALL + i64::try_from(time.0).expect("a short time"));
         let batch = Rc::new(Batch { time, wall, commands });
-        if let Some(index) = self.nodes[at].raft.append(Some(batch))
-            && let Some(lead) = self.lead(at, term)
-        {
-            lead.proposed.insert(index, waiters);
+        if let Some(index) = self.nodes[at].raft.append(Some(batch)) {
+            #[cfg(feature = "mutants")]
+            for waiter in &waiters {
+                if let Waiter::Plan { seal: Some(seal), .. } | Waiter::Debt { seal: Some(seal), .. } = waiter {
+                    self.nodes[at].leases.appended(seal, now);
+                }
+            }
+            if let Some(lead) = self.lead(at, term) {
+                lead.proposed.insert(index, waiters);
+            }
         }
         self.after_raft(at);
     }
@@ -158,7 +257,7 @@ impl World {
                 Change::Service(name) | Change::Instance(name, _) => {
                     lead.dirty.insert(name.clone());
                 }
-                Change::Meta | Change::Node(_) | Change::Transition(_) => {}
+                Change::Meta | Change::Node(_) | Change::Transition(_) | Change::Debt(_) => {}
             }
         }
         if entry_term == term && applied.is_none() {
@@ -183,19 +282,22 @@ impl World {
     fn became(&mut self, at: usize, term: u64, waiter: Waiter, reply: Reply) {
         match waiter {
             Waiter::Client { via, client, request } => self.relay(at, via, client, request, Answer::Reply(reply)),
-            Waiter::Plan(service) => {
+            waiter @ Waiter::Plan { .. } => {
                 if let Err(refusal) = &reply {
-                    tell!(self, "n{}: the plan for {service} was refused: {refusal}", at + 1);
+                    tell!(self, "n{}: a plan was refused: {refusal}", at + 1);
                     self.seen.note(Sight::PlansRefused);
                 }
                 let again = !matches!(reply, Err(Refusal::NoSuchService { .. }));
-                if let Some(lead) = self.lead(at, term) {
-                    lead.busy.remove(&service);
-                    if again {
-                        lead.dirty.insert(service);
-                    }
+                let service = match &waiter {
+                    Waiter::Plan { service, .. } if again => Some(service.clone()),
+                    _ => None,
+                };
+                self.settled(at, term, waiter);
+                if let (Some(service), Some(lead)) = (service, self.lead(at, term)) {
+                    lead.dirty.insert(service);
                 }
             }
+            waiter @ (Waiter::Debt { .. } | Waiter::Returned(..) | Waiter::Upkeep) => self.settled(at, term, waiter),
             Waiter::Due(service) => {
                 if let Some(lead) = self.lead(at, term) {
                     lead.due_busy.remove(&service);
@@ -208,6 +310,43 @@ impl World {
                 }
             }
             Waiter::Nobody => {}
+        }
+    }
+
+    /// A proposal is decided, or was not made: what was closed for it is opened, and another may be made.
+    fn settled(&mut self, at: usize, term: u64, waiter: Waiter) {
+        let seal = match waiter {
+            Waiter::Plan { service, seal } => {
+                if let Some(lead) = self.lead(at, term) {
+                    lead.busy.remove(&service);
+                    if seal.is_none() {
+                        lead.wake.entry(service).or_default();
+                    }
+                }
+                seal
+            }
+            Waiter::Debt { service, seal } => {
+                if let Some(lead) = self.lead(at, term) {
+                    lead.debts_busy.remove(&service);
+                }
+                seal
+            }
+            Waiter::Returned(service, instance) => {
+                if let Some(lead) = self.lead(at, term) {
+                    lead.returns_busy.remove(&(service, instance));
+                }
+                None
+            }
+            Waiter::Upkeep => {
+                if let Some(lead) = self.lead(at, term) {
+                    lead.upkeep_busy -= 1;
+                }
+                None
+            }
+            Waiter::Client { .. } | Waiter::Due(_) | Waiter::Judge | Waiter::Nobody => None,
+        };
+        if let Some(seal) = seal {
+            self.nodes[at].leases.unseal(seal);
         }
     }
 
@@ -227,6 +366,8 @@ impl World {
     pub(crate) fn plan_services(&mut self, at: usize, term: u64) {
         let Some(lead) = self.lead(at, term) else { return };
         lead.planning = false;
+        self.wake_up(at, term);
+        let Some(lead) = self.lead(at, term) else { return };
         for name in std::mem::take(&mut lead.dirty) {
             self.plan_one(at, term, &name);
         }
@@ -241,7 +382,8 @@ impl World {
             // Whatever becomes of it, the service is looked at again then.
             return;
         }
-        let plan = plan_service(&node.state, service, time, node.state.meta.revision);
+        let facts = self.facts(at, name, now);
+        let plan = plan_service(&node.state, service, &facts, time, node.state.meta.revision);
         let led_for = Millis(u64::try_from(now.since(lead.since).as_millis()).expect("a short time"));
         let due = instances_due(service, time, led_for);
         let due_busy = lead.due_busy.contains(name);
@@ -251,7 +393,7 @@ impl World {
             if let Some(lead) = self.lead(at, term) {
                 lead.busy.insert(name.clone());
             }
-            self.propose_soon(at, term, command, Waiter::Plan(name.clone()));
+            self.propose_soon(at, term, command, Waiter::Plan { service: name.clone(), seal: None });
         }
         if let Some(command) = due.command
             && !due_busy
@@ -261,8 +403,13 @@ impl World {
             }
             self.propose_soon(at, term, command, Waiter::Due(name.clone()));
         }
-        if let (Some(at_time), Some(lead)) = (wake, self.lead(at, term)) {
-            lead.wake.insert(name.clone(), at_time);
+        if let Some(at_time) = wake {
+            let after = at_time.since(time).as_duration();
+            if let Some(lead) = self.lead(at, term) {
+                lead.wake.insert(name.clone(), at_time);
+            }
+            // Beside the tick, so that it is done at that very time.
+            self.node_will(at, after, NodeTimer::Plan { term });
         }
     }
 
@@ -273,73 +420,23 @@ impl World {
             return;
         }
         if self.leads_well(at) {
-            let time = self.nodes[at].cluster_time(self.local(at));
-            if let Some(lead) = self.lead(at, term) {
-                let awake: Vec<ServiceName> =
-                    lead.wake.iter().filter(|(_, at)| **at <= time).map(|(name, _)| name.clone()).collect();
-                for name in awake {
-                    lead.wake.remove(&name);
-                    lead.dirty.insert(name);
-                }
-            }
+            self.wake_up(at, term);
+            self.upkeep(at, term);
             self.judge(at, term);
             self.plan_soon(at, term);
         }
         self.node_will(at, TICK_EVERY, NodeTimer::Tick { term });
     }
 
-    /// Silence longer than the lease's length is taken for death; a sign of life for life.
-    fn judge(&mut self, at: usize, term: u64) {
-        let now = self.local(at);
-        let slander = self.shape.slander;
-        let mut judgements = Vec::new();
-        let node = &self.nodes[at];
-        let Some(lead) = &node.lead else { return };
-        if lead.judging {
-            return;
-        }
-        for (name, service) in &node.state.services {
-            let ttl = service.spec.lease.ttl.as_duration();
-            for (id, instance) in &service.instances {
-                if instance.registration.liveness != Liveness::Heartbeat {
-                    continue;
-                }
-                let held = instance.judged.get(&Source::Heartbeats).map(|record| record.verdict);
-                let key = (name.clone(), id.clone());
-                let heard = lead.heard.get(&key).filter(|(session, _)| instance.session.as_ref() == Some(session));
-                let since = heard.map_or(lead.since, |(_, at)| (*at).max(lead.since));
-                let silent = now.since(since) > ttl;
-                let slandered = !silent && self.shaking && slander > 0 && self.rng.chance(slander);
-                let verdict = match (silent || slandered, heard) {
-                    (true, _) => Verdict::Down,
-                    (false, Some(_)) => Verdict::Up,
-                    (false, None) => continue,
-                };
-                if held != Some(verdict) {
-                    judgements.push(judgement(name, id, instance.epoch, verdict));
-                }
-            }
-        }
-        if !judgements.is_empty() {
-            if let Some(lead) = self.lead(at, term) {
-                lead.judging = true;
-            }
-            self.propose_soon(at, term, Command::JudgementsRecord(JudgementsRecord { judgements }), Waiter::Judge);
+    /// Marks the services whose time has come.
+    fn wake_up(&mut self, at: usize, term: u64) {
+        let time = self.nodes[at].cluster_time(self.local(at));
+        let Some(lead) = self.lead(at, term) else { return };
+        let awake: Vec<ServiceName> =
+            lead.wake.iter().filter(|(_, at)| **at <= time).map(|(name, _)| name.clone()).collect();
+        for name in awake {
+            lead.wake.remove(&name);
+            lead.dirty.insert(name);
         }
     }
-
-    /// A round may have been confirmed, or an entry applied that somebody waited for.
-    pub(crate) fn rounds_moved(&mut self, _at: usize) {}
-}
-
-fn judgement(service: &ServiceName, instance: &InstanceId, epoch: u64, verdict: Verdict) -> Judgement {
-    let evidence = Evidence {
-        check: "heartbeat".to_owned(),
-        class: None,
-        detail: format!("{verdict} by its heartbeats"),
-        streak: 1,
-        first_failure_age: None,
-    };
-    let (service, instance) = (service.clone(), instance.clone());
-    Judgement { service, instance, epoch, source: Source::Heartbeats, verdict, evidence }
 }

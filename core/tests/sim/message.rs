@@ -1,11 +1,15 @@
 //! What is said between nodes, processes and people, and what anybody plans to do at a later time. Plain data.
 
+use std::time::Duration;
+
 use baton_core::command::{Command, Reply};
 use baton_core::id::{InstanceId, ServiceName, Token};
+use baton_core::lease::{Granted, ReadPoint, Seal};
 use baton_core::planner::ManualRequest;
 
 use super::net::Addr;
 use super::raft::RaftMessage;
+use super::renewals::Pending;
 
 /// The number by which an answer finds its request.
 pub(crate) type RequestId = u64;
@@ -27,6 +31,8 @@ pub(crate) struct Beat {
     pub(crate) service: ServiceName,
     pub(crate) instance: InstanceId,
     pub(crate) session: String,
+    /// How far it is behind, if it says so.
+    pub(crate) lag: Option<u64>,
     /// The highest term that a majority had elected when it was sent. Only an invariant looks at it.
     pub(crate) era: u64,
 }
@@ -37,7 +43,7 @@ pub(crate) enum Answer {
     /// What became of a write.
     Reply(Reply),
     /// What becomes of a heartbeat.
-    Role { active: Option<Token> },
+    Role { lease: Option<Granted>, interval: Duration },
     /// The session is not, or no longer, the instance's.
     UnknownSession,
     /// Nobody leads, as far as this node knows, or what was asked could not be done. Try again.
@@ -70,6 +76,8 @@ pub(crate) enum Message {
         request: RequestId,
         answer: Answer,
     },
+    /// From a node to a process: something about its role has changed.
+    Prompt,
     /// From a process that believes itself active to what it works on.
     Work {
         token: Token,
@@ -77,12 +85,18 @@ pub(crate) enum Message {
 }
 
 /// Who waits for what becomes of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
     /// A client, through a node.
     Client { via: usize, client: Addr, request: RequestId },
-    /// The leader's planning of a service.
-    Plan(ServiceName),
+    /// The leader's planning of a service, with the token that it sealed for it.
+    Plan { service: ServiceName, seal: Option<Seal> },
+    /// The leader's forgetting of what a deleted service owed.
+    Debt { service: ServiceName, seal: Option<Seal> },
+    /// The leader's word that an instance is back.
+    Returned(ServiceName, InstanceId),
+    /// The leader's upkeep.
+    Upkeep,
     /// The leader's housekeeping of a service.
     Due(ServiceName),
     /// The leader's judging.
@@ -92,7 +106,7 @@ pub(crate) enum Waiter {
 }
 
 /// What a node is going to do by its own clock.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum NodeTimer {
     /// Look whether its patience with the leader has run out.
     Election,
@@ -110,6 +124,12 @@ pub(crate) enum NodeTimer {
     Tick { term: u64 },
     /// As the leader of a term: propose what was planned a moment ago.
     Propose { term: u64, command: Command, waiter: Waiter },
+    /// As the leader of a term: ask a majority whether it leads, for all that wait.
+    Round { term: u64 },
+    /// As the leader of a term: give up waiting for the answers.
+    RoundOver { term: u64, number: u64 },
+    /// As the leader of a term: grant a renewal for which a round was confirmed.
+    Grant { term: u64, point: ReadPoint, renewal: Pending, tried: u32 },
 }
 
 /// What a process is going to do by its own clock.
@@ -117,14 +137,18 @@ pub(crate) enum NodeTimer {
 pub(crate) enum ProcessTimer {
     /// Register, again if need be.
     Register,
-    /// Send a heartbeat.
-    Beat,
+    /// Look at its clock. Only the last one that was planned counts.
+    Wake { number: u64 },
     /// Work, if it may.
     Work,
+    /// It has stopped, and says so.
+    Stopped { session: String, token: Token, leaving: bool },
+    /// It serves, and says so.
+    Serve { session: String, token: Token },
 }
 
 /// What happens at a time.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Event {
     Deliver {
         from: Addr,

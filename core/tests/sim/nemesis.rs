@@ -1,7 +1,7 @@
 //! What breaks: processes and nodes that die, stop and sleep, networks that are cut in all the ways in which networks
 //! are cut, clocks that change their rate. And how all of it is put right at the end.
 
-use super::clock::{MS, Micros, SEC};
+use super::clock::{MS, Micros};
 use super::message::Event;
 use super::net::{Addr, Weather};
 use super::seen::Sight;
@@ -14,11 +14,13 @@ impl World {
             return;
         }
         match self.rng.below(100) {
-            0..14 => self.stop_process(),
-            14..24 => self.kill_process(),
-            24..30 => self.start_twin(),
-            30..42 => self.stop_node(),
-            42..52 => self.kill_node(),
+            0..12 => self.stop_process(),
+            12..20 => self.kill_process(),
+            20..26 => self.start_twin(),
+            26..34 => self.step_down_process(),
+            34..43 => self.stop_node(),
+            43..49 => self.kill_node(),
+            49..52 => self.stick_disk(),
             52..76 => self.cut(),
             76..90 => self.heal_net(),
             90..95 => self.change_weather(),
@@ -31,7 +33,8 @@ impl World {
     /// Somebody who runs, rather the one that is active than another.
     fn some_process(&mut self) -> Option<usize> {
         let up: Vec<usize> = self.processes.iter().filter(|process| process.up).map(|process| process.at).collect();
-        let active: Vec<usize> = up.iter().copied().filter(|at| self.processes[*at].token.is_some()).collect();
+        let active: Vec<usize> =
+            up.iter().copied().filter(|at| self.processes[*at].may_act(self.now).is_some()).collect();
         let of = if !active.is_empty() && self.rng.chance(600) { active } else { up };
         (!of.is_empty()).then(|| self.rng.one(&of))
     }
@@ -76,6 +79,25 @@ impl World {
             self.seen.note(Sight::Twins);
             self.start_process(at);
         }
+    }
+
+    /// A process stops of itself: it steps down, or its child has ended.
+    fn step_down_process(&mut self) {
+        let Some(at) = self.some_process() else { return };
+        if self.processes[at].may_act(self.now).is_some() && !self.is_stopped(Addr::Process(at)) {
+            self.seen.note(Sight::ReleasesSaid);
+            let leaving = self.rng.chance(400);
+            self.steps_down(at, leaving);
+        }
+    }
+
+    /// The disk of a node, rather of the leader than of another, takes nothing for a while. Whatever needs no disk goes on.
+    fn stick_disk(&mut self) {
+        let Some(at) = self.some_node() else { return };
+        self.seen.note(Sight::DisksStuck);
+        let long = self.a_while();
+        self.nodes[at].stuck_until = self.now + long;
+        tell!(self, "the disk of n{} is stuck for {} ms", at + 1, long / MS);
     }
 
     fn stop_node(&mut self) {
@@ -181,6 +203,9 @@ impl World {
         self.shaking = false;
         self.net.heal();
         self.net.weather = Weather::FAIR;
+        for node in &mut self.nodes {
+            node.stuck_until = 0;
+        }
         let actors = (0..self.nodes.len()).map(Addr::Node).chain((0..self.processes.len()).map(Addr::Process));
         for actor in actors.collect::<Vec<_>>() {
             self.resume(actor);
@@ -203,10 +228,5 @@ impl World {
             }
         }
         self.restore_services();
-    }
-
-    /// How long after the healing operators go on to put things right.
-    pub(crate) const fn mending() -> Micros {
-        3 * SEC
     }
 }

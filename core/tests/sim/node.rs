@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use baton_core::apply::apply_batch;
+use baton_core::apply::{Position, apply_batch};
 use baton_core::command::{Command, NodeAnnounce};
-use baton_core::id::NodeId;
+use baton_core::event::EventKind;
+use baton_core::id::{NodeId, ServiceName};
+use baton_core::lease::Leases;
+use baton_core::mutant::{Mutant, planted};
 use baton_core::probe::LocalTime;
 use baton_core::state::State;
 use baton_core::time::ClusterTime;
@@ -47,6 +50,14 @@ pub(crate) struct Node {
     pub(crate) stamp: (ClusterTime, LocalTime),
     /// What it remembers as the leader of a term.
     pub(crate) lead: Option<Lead>,
+    /// The table of leases: the real one.
+    pub(crate) leases: Leases,
+    /// Since when it runs for leader, where it does.
+    runs_since: Option<LocalTime>,
+    /// The terms in which it led. Only those look who tell what was seen.
+    led: Vec<u64>,
+    /// Until when its disk is stuck, in true time: nothing is appended before.
+    pub(crate) stuck_until: u64,
 }
 
 impl Node {
@@ -64,7 +75,15 @@ impl Node {
             election_at: LocalTime::default(),
             stamp: (ClusterTime(0), LocalTime::default()),
             lead: None,
+            leases: Leases::new(),
+            runs_since: None,
+            led: Vec::new(),
+            stuck_until: 0,
         }
+    }
+
+    pub(crate) fn led_before(&self, term: u64) -> bool {
+        self.led.iter().any(|led| *led < term)
     }
 
     /// Its number in `core`.
@@ -91,6 +110,8 @@ impl World {
         node.up = true;
         node.raft.restart();
         node.lead = None;
+        node.leases = Leases::new();
+        node.runs_since = None;
         node.applying = false;
         let rows: Vec<_> = node.durable.1.rows().map(|row| row.expect("a state is written as rows")).collect();
         node.state = State::from_rows(rows).expect("rows are read as a state");
@@ -130,7 +151,7 @@ impl World {
                 }
             }
             Message::Relay { client, request, answer } => self.answer(at, client, request, answer),
-            Message::Answer { .. } | Message::Work { .. } => {}
+            Message::Answer { .. } | Message::Prompt | Message::Work { .. } => {}
         }
     }
 
@@ -162,7 +183,10 @@ impl World {
     pub(crate) fn after_raft(&mut self, at: usize) {
         let raft = &mut self.nodes[at].raft;
         let (out, turns) = (std::mem::take(&mut raft.out), std::mem::take(&mut raft.turns));
-        let heard = std::mem::take(&mut raft.heard);
+        let (heard, taken_back) = (std::mem::take(&mut raft.heard), std::mem::take(&mut raft.taken_back));
+        if taken_back > 0 {
+            self.seen.note(Sight::EntriesOverwritten);
+        }
         for (to, message) in out {
             self.send(Addr::Node(at), Addr::Node(to), Message::Raft(message));
         }
@@ -190,12 +214,20 @@ impl World {
         self.elected = self.elected.max(term);
         self.seen.note(Sight::Elections);
         tell!(self, "n{} leads in term {term}", at + 1);
-        self.nodes[at].lead = Some(Lead::new(term, now));
+        let first_index = self.nodes[at].raft.last_index();
+        let node = &mut self.nodes[at];
+        node.lead = Some(Lead::new(term, now, first_index));
+        node.led.push(term);
+        let runs_since = node.runs_since.take();
+        // The wait of a new leader counts from here, where a majority has voted for it. The fault: from its candidacy.
+        let from = if planted(Mutant::WaitFromCandidacy) { runs_since.unwrap_or(now) } else { now };
+        node.leases.begin(term, from);
         self.node_will(at, HEARTBEAT_EVERY, NodeTimer::Heartbeat { term });
         self.node_will(at, Duration::ZERO, NodeTimer::Tick { term });
     }
 
     fn stepped_down(&mut self, at: usize) {
+        self.nodes[at].runs_since = None;
         if self.nodes[at].lead.take().is_some() {
             self.seen.note(Sight::DeposedLeaders);
             tell!(self, "n{} leads no longer", at + 1);
@@ -223,7 +255,10 @@ impl World {
             NodeTimer::Flush { term } => self.flush(at, term),
             NodeTimer::Plan { term } => self.plan_services(at, term),
             NodeTimer::Tick { term } => self.tick(at, term),
-            NodeTimer::Propose { term, command, waiter } => self.propose(at, term, command, waiter),
+            NodeTimer::Propose { term, command, waiter } => self.seal_and_propose(at, term, command, waiter),
+            NodeTimer::Round { term } => self.begin_round(at, term),
+            NodeTimer::RoundOver { term, number } => self.round_over(at, term, number),
+            NodeTimer::Grant { term, point, renewal, tried } => self.grant(at, term, point, renewal, tried),
         }
     }
 
@@ -232,6 +267,7 @@ impl World {
         if now >= self.nodes[at].election_at {
             self.new_patience(at);
             if !self.nodes[at].raft.leads() {
+                self.nodes[at].runs_since.get_or_insert(now);
                 self.nodes[at].raft.campaign();
                 self.after_raft(at);
             }
@@ -258,19 +294,37 @@ impl World {
         let node = &mut self.nodes[at];
         let index = node.applied + 1;
         let Some(entry) = node.raft.entry(index).cloned() else { return };
-        let applied = entry.batch.as_ref().map(|batch| apply_batch(&mut node.state, index, batch));
+        let applied =
+            entry.batch.as_ref().map(|batch| apply_batch(&mut node.state, Position { term: entry.term, index }, batch));
         node.applied = index;
         let stamp = node.state.meta.cluster_time;
         if stamp > node.cluster_time(local) {
             node.stamp = (stamp, local);
         }
-        if let (Some(batch), Some(applied)) = (&entry.batch, &applied) {
+        if index <= self.history.len() {
+            tell!(self, "n{} applies {index}", at + 1);
+        } else if let (Some(batch), Some(applied)) = (&entry.batch, &applied) {
             for (command, reply) in batch.commands.iter().zip(&applied.replies) {
-                tell!(self, "n{} applies {index}: {} -> {reply:?}", at + 1, short(command));
+                tell!(self, "n{} applies {index} first: {} -> {reply:?}", at + 1, short(command));
             }
         }
         invariants::applied(self, at, index, &entry, applied.as_ref());
         self.lead_applied(at, index, entry.term, applied.as_ref());
+        for event in applied.iter().flat_map(|applied| &applied.events).map(|recorded| &recorded.event) {
+            if let (EventKind::ActiveChanged, Some(name)) = (event.kind, &event.service) {
+                self.push_roles(at, name);
+            }
+        }
+    }
+
+    /// Tells the processes that listen here that something about their role has changed.
+    fn push_roles(&mut self, at: usize, service: &ServiceName) {
+        for process in 0..self.processes.len() {
+            let listens = self.processes[process].up && self.processes[process].node == at;
+            if listens && self.processes[process].name() == *service {
+                self.send(Addr::Node(at), Addr::Process(process), Message::Prompt);
+            }
+        }
     }
 
     /// Who it is, for all to know: proposed when it leads for the first time, and by others when they see it missing.
@@ -295,7 +349,16 @@ impl World {
 
 /// A command, short enough for a line.
 pub(crate) fn short(command: &Command) -> String {
-    let text = format!("{command:?}");
-    let cut = text.floor_char_boundary(220);
+    let text = match command {
+        Command::JudgementsRecord(record) => {
+            let all: Vec<String> =
+                record.judgements.iter().map(|it| format!("{}/{} {}", it.service, it.instance, it.verdict)).collect();
+            format!("Judged {}", all.join(", "))
+        }
+        Command::ServicePut(put) => format!("ServicePut {} {:?}", put.service, put.spec.lease),
+        Command::InstancePut(put) => format!("InstancePut {}/{} {}", put.service, put.instance, put.session),
+        other => format!("{other:?}"),
+    };
+    let cut = text.floor_char_boundary(400);
     text[..cut].to_owned()
 }

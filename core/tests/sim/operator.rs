@@ -1,7 +1,10 @@
 //! People: they set up the services, move them about, change and delete them, at any time and without a plan. Only their
 //! requests; what becomes of them is the cluster's matter.
 
-use baton_core::command::{Command, Done, InstanceAdmin, InstanceDelete, InstanceReset, ServiceDelete, ServicePut};
+use baton_core::command::{
+    AutomationPause, AutomationResume, Command, Done, InstanceAdmin, InstanceDelete, InstanceReset, ServiceDelete,
+    ServicePut,
+};
 use baton_core::planner::{ManualMove, ManualRequest};
 use baton_core::policy::Spec;
 use baton_core::state::AdminState;
@@ -69,13 +72,15 @@ impl World {
         let ask = match self.rng.below(100) {
             0..30 => self.manual(service),
             30..45 => {
-                let spec = spec(&mut self.rng);
+                let spec = spec(&mut self.rng, self.shape.strict[service]);
                 Ask::Write(self.put_service(service, spec))
             }
             45..53 => self.recreate(service),
-            53..63 => Ask::Write(self.deregister(service)),
-            63..80 => Ask::Write(self.admin(service)),
-            80..90 => Ask::Write(self.reset(service)),
+            53..61 => Ask::Write(self.deregister(service)),
+            61..72 => Ask::Write(self.admin(service)),
+            72..80 => Ask::Write(self.reset(service)),
+            80..85 => Ask::Write(self.pause(service)),
+            85..92 => Ask::Write(self.resume_automation(service)),
             // Whoever was deleted by somebody is wanted back by somebody else.
             _ => Ask::Write(self.put_service(service, self.shape.specs[service].clone())),
         };
@@ -88,11 +93,12 @@ impl World {
     fn manual(&mut self, service: usize) -> Ask {
         let to = self.rng.chance(500).then(|| self.letter(service).parse().expect("an instance id"));
         let request = ManualRequest {
-            wanted: self.rng.one(&[ManualMove::Failover, ManualMove::Switchover]),
+            wanted: self.rng.one(&[ManualMove::Failover, ManualMove::Switchover, ManualMove::Failback]),
             to,
             reason: "because".to_owned(),
             actor: "op".to_owned(),
-            asserts_stopped: false,
+            // Nobody says what is not so where it would be believed.
+            asserts_stopped: !self.shape.strict[service] && self.rng.chance(300),
         };
         Ask::Manual(service_name(service), request)
     }
@@ -132,6 +138,22 @@ impl World {
             until: None,
             actor: "op".to_owned(),
         })
+    }
+
+    fn pause(&mut self, service: usize) -> Command {
+        Command::AutomationPause(AutomationPause {
+            service: self.rng.chance(700).then(|| service_name(service)),
+            reason: "because".to_owned(),
+            owner: "op".to_owned(),
+            lasts: Millis(self.rng.between(100, 3_000)),
+            until: None,
+            actor: "op".to_owned(),
+        })
+    }
+
+    fn resume_automation(&mut self, service: usize) -> Command {
+        let service = self.rng.chance(500).then(|| service_name(service));
+        Command::AutomationResume(AutomationResume { service, reason: "because".to_owned(), actor: "op".to_owned() })
     }
 
     fn reset(&mut self, service: usize) -> Command {

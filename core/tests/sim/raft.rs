@@ -74,6 +74,8 @@ pub(crate) struct Raft {
     pub(crate) out: Vec<(NodeAt, RaftMessage)>,
     /// Turns to be told, in order.
     pub(crate) turns: Vec<Turn>,
+    /// Entries that were taken back, as they never were committed.
+    pub(crate) taken_back: u64,
     /// Whether it heard a leader, or voted: its patience begins anew.
     pub(crate) heard: bool,
 }
@@ -92,6 +94,7 @@ impl Raft {
             round: 0,
             out: Vec::new(),
             turns: Vec::new(),
+            taken_back: 0,
             heard: false,
         }
     }
@@ -126,11 +129,6 @@ impl Raft {
 
     const fn is_majority(&self, count: usize) -> bool {
         count > self.size / 2
-    }
-
-    /// Whether an entry of its own term is committed: from there on it knows all that was committed before.
-    pub(crate) fn owns_commit(&self) -> bool {
-        self.term_at(self.commit) == self.term
     }
 
     fn follow(&mut self, term: u64) {
@@ -298,6 +296,7 @@ impl Raft {
         for (index, entry) in (prev_index + 1..).zip(entries) {
             if self.term_at(index) != entry.term {
                 assert!(index > self.commit, "a committed entry is never taken back");
+                self.taken_back += self.last_index() - (index - 1);
                 self.log.truncate(usize::try_from(index - 1).expect("a short log"));
                 self.log.push(entry);
             }

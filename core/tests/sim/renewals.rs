@@ -9,7 +9,6 @@ use baton_core::mutant::{Mutant, planted};
 
 use super::clock::Micros;
 use super::invariants;
-use super::leader::Lead;
 use super::message::{Answer, Beat, NodeTimer, RequestId};
 use super::net::Addr;
 use super::seen::Sight;
@@ -123,7 +122,7 @@ impl World {
         let now = self.local(at);
         let node = &mut self.nodes[at];
         let Pending { via, client, request, beat } = &renewal;
-        let Beat { service, instance, session, era } = beat;
+        let Beat { service, instance, session, era, .. } = beat;
         let asked = Renewal { service, instance, session };
         let outcome = node.leases.grant(point, node.applied, &node.state, &asked, now);
         let interval = interval_of(node.state.service(service).map(|service| service.spec.lease.ttl.as_duration()));
@@ -155,14 +154,8 @@ impl World {
 
     /// A leader of `term` has granted time to one who asked when `era` was the highest elected term.
     fn granted(&mut self, at: usize, era: u64, term: u64, token: u64) {
-        if era > term {
-            let what = format!(
-                "n{}, leader of term {term}, extends the lease of token {token} on a heartbeat that was sent after the \
-                 election of term {era}",
-                at + 1
-            );
-            self.broken(invariants::DEPOSED_EXTENDS, what);
-        }
+        invariants::grants(self, at, term, era, token);
+        self.seen.note(Sight::Grants);
         if term < self.elected {
             self.seen.note(Sight::DeposedGrants);
         }
@@ -180,10 +173,3 @@ fn interval_of(ttl: Option<Duration>) -> Duration {
 
 /// True time of the last grant of each token, for those who tell how a promotion came about.
 pub(crate) type LastGrant = std::collections::BTreeMap<u64, Micros>;
-
-impl Lead {
-    /// Whether anybody waits for a round.
-    pub(crate) fn is_asked(&self) -> bool {
-        !self.rounds.is_empty()
-    }
-}

@@ -1,14 +1,15 @@
 //! One seed, one run: shaken for a while, then healed, then looked at. And how a run that failed is told.
 
-use baton_core::command::{Command, InstanceReset};
+use baton_core::command::{AutomationResume, Command, InstanceAdmin};
 use baton_core::probe::Health;
+use baton_core::state::AdminState;
 
-use super::clock::{MS, Micros};
+use super::clock::{MS, Micros, SEC};
 use super::invariants;
 use super::message::Ask;
 use super::process::service_name;
 use super::seen::{Seen, Sight};
-use super::shape::{LETTERS, Shape};
+use super::shape::Shape;
 use super::world::{Violation, World};
 
 /// Lines of a transcript that are printed.
@@ -16,6 +17,9 @@ const LINES: usize = 60;
 
 /// How often it is looked whether all is well, after the healing.
 const LOOK_EVERY: Micros = 250 * MS;
+
+/// How long nothing is looked at after the healing.
+const SETTLING: Micros = SEC;
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +58,7 @@ fn play(shape: Shape, tells: bool) -> World {
     }
     world.now = shaken;
     world.heal_everything();
-    let mut look = shaken + World::mending();
+    let (mut look, mut looks) = (shaken + SETTLING, 0);
     while world.violation.is_none() && look <= shaken + settles {
         while world.violation.is_none() && world.step(look) {}
         world.now = world.now.max(look);
@@ -62,6 +66,10 @@ fn play(shape: Shape, tells: bool) -> World {
             world.seen.note(Sight::ConvergedRuns);
             invariants::at_rest(&mut world);
             return world;
+        }
+        looks += 1;
+        if looks % 4 == 0 {
+            world.restore_services();
         }
         look += LOOK_EVERY;
     }
@@ -73,24 +81,48 @@ fn play(shape: Shape, tells: bool) -> World {
 }
 
 impl World {
-    /// What operators do when all is healed: each service is there, nobody is held back.
+    /// What attentive operators do when all is healed: each service is there as it was wanted, nobody is held back, what
+    /// was braked or paused goes on.
     pub(crate) fn restore_services(&mut self) {
-        for service in 0..self.shape.specs.len() {
-            for _ in 0..8 {
-                let after = self.rng.below(Self::mending());
-                let put = self.put_service(service, self.shape.specs[service].clone());
-                self.operator_asks_at(after, Ask::Write(put));
-                for letter in &LETTERS[..self.shape.instances[service]] {
-                    let reset = InstanceReset {
-                        service: service_name(service),
-                        instance: letter.parse().expect("an instance id"),
-                        reason: "all is healed".to_owned(),
-                        actor: "op".to_owned(),
-                    };
-                    let after = self.rng.below(Self::mending());
-                    self.operator_asks_at(after, Ask::Write(Command::InstanceReset(reset)));
-                }
+        let state = self.history.state();
+        let mut asks = Vec::new();
+        let (op, reason) = ("op".to_owned(), "all is healed".to_owned());
+        if state.meta.brake.is_some() || state.meta.pause.is_some() {
+            asks.push(Command::AutomationResume(AutomationResume {
+                service: None,
+                reason: reason.clone(),
+                actor: op.clone(),
+            }));
+        }
+        for at in 0..self.shape.specs.len() {
+            let name = service_name(at);
+            let wanted = &self.shape.specs[at];
+            let Some(service) = state.service(&name).filter(|service| *service.spec == *wanted) else {
+                asks.push(self.put_service(at, wanted.clone()));
+                continue;
+            };
+            if service.rails.latch.is_some() || service.rails.pause.is_some() {
+                let service = Some(name.clone());
+                asks.push(Command::AutomationResume(AutomationResume {
+                    service,
+                    reason: reason.clone(),
+                    actor: op.clone(),
+                }));
             }
+            for instance in service.instances.values().filter(|it| it.admin.state != AdminState::Enabled) {
+                asks.push(Command::InstanceAdmin(InstanceAdmin {
+                    service: name.clone(),
+                    instance: instance.id.clone(),
+                    state: AdminState::Enabled,
+                    reason: reason.clone(),
+                    lasts: None,
+                    until: None,
+                    actor: op.clone(),
+                }));
+            }
+        }
+        for command in asks {
+            self.operator_asks(Ask::Write(command));
         }
     }
 

@@ -1,7 +1,9 @@
 //! What kind of run a seed is: how many of everything, how fast, how foul. Choices of the seed only; nothing happens
 //! here.
 
-use baton_core::policy::{ProofKind, ProofPolicy, RecoveryStrategy, Spec};
+use baton_core::policy::{
+    FailbackMode, FailoverStrategy, OnQuorumLoss, ProofKind, ProofPolicy, RecoveryStrategy, Spec,
+};
 use baton_core::time::Millis;
 
 use super::clock::{ERROR_MAX, MS, Micros, SEC};
@@ -27,6 +29,8 @@ pub(crate) struct Shape {
     pub(crate) nodes: usize,
     /// How many instances each service has.
     pub(crate) instances: Vec<usize>,
+    /// Whether a service uses such proofs only as I15 covers.
+    pub(crate) strict: Vec<bool>,
     /// The spec that each service begins with.
     pub(crate) specs: Vec<Spec>,
     pub(crate) weather: Weather,
@@ -48,11 +52,13 @@ impl Shape {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let services = rng.one(&[1, 1, 2, 3]);
+        let strict: Vec<bool> = (0..services).map(|_| rng.chance(850)).collect();
         Self {
             seed,
             nodes: if rng.chance(150) { 5 } else { 3 },
             instances: (0..services).map(|_| 2 + rng.at(3)).collect(),
-            specs: (0..services).map(|_| spec(&mut rng)).collect(),
+            specs: strict.iter().map(|strict| spec(&mut rng, *strict)).collect(),
+            strict,
             weather: Weather::any(&mut rng),
             shaken: SHAKEN,
             settles: 30 * SEC,
@@ -70,13 +76,31 @@ impl Shape {
     }
 }
 
-/// A spec that an operator may ask for.
-pub(crate) fn spec(rng: &mut Rng) -> Spec {
+/// A spec that an operator may ask for. A strict one uses no proof that I15 does not cover.
+pub(crate) fn spec(rng: &mut Rng, strict: bool) -> Spec {
     let mut spec = Spec::default();
     spec.lease.ttl = Millis(rng.one(&[250, 250, 300, 500, 1_000, 2_000]));
+    spec.lease.delay = Millis(rng.one(&[0, 0, 0, 200]));
     (spec.recovery.strategy, spec.recovery.cooldown) = (RecoveryStrategy::Immediate, Millis::ZERO);
-    spec.failover.min_interval = Millis::ZERO;
-    spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Token]);
+    (spec.failover.min_interval, spec.failover.max_in_window) = (Millis(rng.one(&[0, 0, 500])), 1_000);
+    if rng.chance(100) {
+        (spec.failover.max_in_window, spec.failover.window) = (3, Millis(10_000));
+    }
+    spec.failover.strategy =
+        rng.one(&[FailoverStrategy::Best, FailoverStrategy::Next, FailoverStrategy::Random, FailoverStrategy::Random]);
+    spec.failover.require_ack = rng.chance(400);
+    spec.failover.activation_timeout = Millis(rng.one(&[100, 400, 2_000]));
+    spec.failover.max_lag = rng.chance(100).then_some(100);
+    if rng.chance(300) {
+        (spec.failback.mode, spec.failback.stable_for) = (FailbackMode::Automatic, Millis(500));
+    }
+    if !strict {
+        match rng.below(3) {
+            0 => spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Token]),
+            1 => spec.on_quorum_loss = OnQuorumLoss::Freeze,
+            _ => spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Release, ProofKind::Token]),
+        }
+    }
     spec
 }
 

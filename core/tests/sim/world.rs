@@ -11,6 +11,7 @@ use super::net::{Addr, Net};
 use super::node::Node;
 use super::process::Process;
 use super::queue::Queue;
+use super::renewals::LastGrant;
 use super::rng::Rng;
 use super::seen::{Seen, Sight};
 use super::shape::{SLOTS, Shape, clock_error};
@@ -28,7 +29,7 @@ pub(crate) struct Violation {
 const BACKLOG_MAX: usize = 500;
 
 /// Whether an actor gets to do anything.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Stopped {
     /// Since when, and whether the whole machine sleeps.
     pub(crate) since: Option<(Micros, bool)>,
@@ -47,6 +48,7 @@ pub(crate) struct World {
     /// The highest token that each service's resource has seen.
     pub(crate) guards: Vec<u64>,
     pub(crate) history: History,
+    pub(crate) last_grant: LastGrant,
     pub(crate) seen: Seen,
     pub(crate) violation: Option<Violation>,
     /// Whether operators act and things break.
@@ -97,6 +99,7 @@ impl World {
             processes,
             guards: vec![0; shape.instances.len()],
             history: History::default(),
+            last_grant: LastGrant::new(),
             seen: Seen::default(),
             violation: None,
             shaking: true,
@@ -188,7 +191,7 @@ impl World {
             }
             Event::Process { process, boot, timer } => {
                 if self.processes[process].boot == boot && self.processes[process].up {
-                    self.process_timer(process, &timer);
+                    self.process_timer(process, timer);
                 }
             }
             Event::Resume { actor } => self.resume(actor),
@@ -229,10 +232,6 @@ impl World {
         Duration::from_micros(self.rng.about(mean))
     }
 
-    pub(crate) fn is_stopped(&self, actor: Addr) -> bool {
-        self.stopped.get(&actor).is_some_and(|stopped| stopped.since.is_some())
-    }
-
     /// From here on the actor takes no step. Time goes on.
     pub(crate) fn stop(&mut self, actor: Addr, asleep: bool) {
         let now = self.now;
@@ -241,6 +240,10 @@ impl World {
             stopped.since = Some((now, asleep));
             tell!(self, "{actor} {}", if asleep { "and its machine fall asleep" } else { "is stopped" });
         }
+    }
+
+    pub(crate) fn is_stopped(&self, actor: Addr) -> bool {
+        self.stopped.get(&actor).is_some_and(|stopped| stopped.since.is_some())
     }
 
     pub(crate) fn resume(&mut self, actor: Addr) {

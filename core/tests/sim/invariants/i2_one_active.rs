@@ -1,7 +1,7 @@
 //! I2: in every applied state a service has at most one active, and a promotion is a compare-and-set: whoever proposed
 //! it saw the token that was there.
 
-use baton_core::apply::apply_batch;
+use baton_core::apply::{Position, apply_batch};
 use baton_core::command::{Batch, Command, Done};
 use baton_core::id::{ServiceName, Token};
 use baton_core::policy::Mode;
@@ -26,7 +26,7 @@ pub(crate) fn check(world: &World, index: u64) -> Result<(), String> {
         // The state in which this very command was judged.
         let mut state = before.clone();
         let earlier = Batch { commands: batch.commands[..place].to_vec(), ..Batch::clone(batch) };
-        apply_batch(&mut state, index, &earlier);
+        apply_batch(&mut state, Position { term: past.term, index }, &earlier);
         compared(&state, command).map_err(|what| format!("entry {index}: {what}"))?;
     }
     Ok(())
@@ -46,11 +46,16 @@ fn compared(state: &State, command: &Command) -> Result<(), String> {
             }
         }
         Command::Promote(promote) => {
-            let open = there(&promote.service)?.assignment.transition;
-            if open == Some(promote.transition) {
+            let assignment = &there(&promote.service)?.assignment;
+            let is = assignment.last_holder.as_ref().and_then(|holder| holder.token);
+            let open = assignment.transition == Some(promote.transition) && assignment.active.is_none();
+            if open && is == promote.seen_token {
                 Ok(())
             } else {
-                Err(format!("a promotion within {} was let pass where {open:?} was open", promote.transition))
+                Err(format!(
+                    "a promotion within {} that saw {:?} was let pass where there was {assignment:?}",
+                    promote.transition, promote.seen_token
+                ))
             }
         }
         // Others promote nobody.
