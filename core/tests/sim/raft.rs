@@ -237,6 +237,8 @@ impl Raft {
             RaftMessage::VoteReply { term, granted } => self.voted(from, term, granted),
             RaftMessage::Append { term, prev_index, prev_term, entries, commit, round } => {
                 let matched = self.appended(from, term, prev_index, prev_term, entries, commit);
+                // A message of an older term, perhaps of the same leader, speaks for no round of this one.
+                let round = if term == self.term { round } else { 0 };
                 let reply = RaftMessage::AppendReply { term: self.term, matched, last_index: self.last_index(), round };
                 self.out.push((from, reply));
             }

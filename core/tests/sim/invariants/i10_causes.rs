@@ -3,7 +3,7 @@
 
 use baton_core::apply::{Position, apply_batch};
 use baton_core::breaker::BreakerState;
-use baton_core::command::{Batch, Command};
+use baton_core::command::{Batch, Command, Done, Reply};
 use baton_core::event::{Event, EventKind};
 use baton_core::lease::LeaseClaim;
 use baton_core::policy::ProofKind;
@@ -25,7 +25,7 @@ pub(crate) fn check(world: &World, index: u64) -> Result<(), String> {
         .map(|it| &it.event)
         .filter(|it| it.kind == EventKind::ActiveChanged && it.token.is_some());
     for event in promotions {
-        let Some((place, claim, operator)) = promoting(batch, event) else {
+        let Some((place, claim, operator)) = promoting(batch, &applied.replies, event) else {
             return Err(format!("entry {index} promotes by no command that promotes: {event:?}"));
         };
         // The state in which that very command was judged.
@@ -46,19 +46,24 @@ pub(crate) fn check(world: &World, index: u64) -> Result<(), String> {
 }
 
 /// The command that promotes, what it claims of a lease, and whether an operator asks.
-fn promoting<'a>(batch: &'a Batch, event: &Event) -> Option<(usize, Option<&'a LeaseClaim>, bool)> {
-    let name = event.service.as_ref()?;
-    let to = event.instance.as_ref()?;
-    batch.commands.iter().enumerate().rev().find_map(|(place, command)| match command {
-        Command::TransitionStart(start) if start.service == *name => {
-            let same = start.to.as_ref().is_some_and(|target| target.instance == *to);
-            same.then_some((place, start.lease.as_ref(), start.actor.is_some()))
-        }
-        Command::Promote(promote) if promote.service == *name && promote.to.instance == *to => {
+fn promoting<'a>(batch: &'a Batch, replies: &[Reply], event: &Event) -> Option<(usize, Option<&'a LeaseClaim>, bool)> {
+    let commands = || batch.commands.iter().zip(replies).enumerate();
+    let within = commands().find_map(|(place, (command, reply))| match (command, reply) {
+        (Command::Promote(promote), Ok(Done::Promoted { token })) if event.token == Some(*token) => {
             Some((place, promote.lease.as_ref(), promote.actor.is_some()))
         }
         // Others promote nobody.
         _ => None,
+    });
+    within.or_else(|| {
+        commands().find_map(|(place, (command, reply))| match (command, reply) {
+            (Command::TransitionStart(start), Ok(Done::Started { transition }))
+                if event.transition == Some(*transition) =>
+            {
+                Some((place, start.lease.as_ref(), start.actor.is_some()))
+            }
+            _ => None,
+        })
     })
 }
 
