@@ -11,7 +11,7 @@ use baton_core::id::{InstanceId, ServiceName};
 use baton_core::lease::{LeaseClaim, LeaseTerms, Rounds, Seal, Unsealable};
 use baton_core::planner::{Facts, instances_due, plan_manual, plan_service};
 use baton_core::probe::LocalTime;
-use baton_core::state::Change;
+use baton_core::state::{Change, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
 use super::message::{Answer, Ask, Beat, NodeTimer, RequestId, Waiter};
@@ -84,6 +84,11 @@ impl Lead {
             upkeep_busy: 0,
         }
     }
+
+    /// What it is at, for whoever wonders why nothing happens.
+    pub(crate) fn told(&self) -> String {
+        format!("(dirty {:?}, busy {:?}, wakes {:?})", self.dirty, self.busy, self.wake)
+    }
 }
 
 impl World {
@@ -150,7 +155,7 @@ impl World {
     }
 
     /// What this node, as a leader, knows of a service beside the log.
-    fn facts(&self, at: usize, service: &ServiceName, now: LocalTime) -> Facts {
+    pub(crate) fn facts(&self, at: usize, service: &ServiceName, now: LocalTime) -> Facts {
         let node = &self.nodes[at];
         let (Some(known), Some(lead)) = (node.state.service(service), &node.lead) else { return Facts::default() };
         let lags = lead.lags.get(service).cloned().unwrap_or_default();
@@ -260,12 +265,18 @@ impl World {
                 Change::Meta | Change::Node(_) | Change::Transition(_) | Change::Debt(_) => {}
             }
         }
-        if entry_term == term && applied.is_none() {
-            // Its own first entry: from here on it knows all that was decided before, and acts.
+        // What is said of all services at once is no change of any of them.
+        let meta = |state: &State| (state.meta.brake.is_some(), state.meta.pause.clone());
+        let for_all = meta(self.history.before(index)) != meta(&self.nodes[at].state);
+        let first = entry_term == term && applied.is_none();
+        if first || for_all {
             let all: Vec<ServiceName> = self.nodes[at].state.services.keys().cloned().collect();
             if let Some(lead) = self.lead(at, term) {
                 lead.dirty.extend(all);
             }
+        }
+        if first {
+            // From here on it knows all that was decided before, and acts.
             for node in 0..self.nodes.len() {
                 if !self.nodes[at].state.nodes.contains_key(&(node as u64 + 1)) {
                     self.propose(at, term, Self::announcement(node), Waiter::Nobody);

@@ -147,7 +147,9 @@ impl World {
             }
             Err(Withheld::NotHolder | Withheld::NoLease) => Answer::UnknownSession,
         };
-        tell!(self, "n{} answers {client} ({service}/{instance} {session}): {answer:?}", at + 1);
+        if !matches!(answer, Answer::Role { lease: None, .. }) {
+            tell!(self, "n{} answers {client} ({service}/{instance} {session}): {answer:?}", at + 1);
+        }
         let (via, client, request) = (*via, *client, *request);
         self.relay(at, via, client, request, answer);
     }

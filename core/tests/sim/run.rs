@@ -1,6 +1,7 @@
 //! One seed, one run: shaken for a while, then healed, then looked at. And how a run that failed is told.
 
 use baton_core::command::{AutomationResume, Command, InstanceAdmin};
+use baton_core::planner::{CandidateReport, Facts, plan_service};
 use baton_core::probe::Health;
 use baton_core::state::AdminState;
 
@@ -152,7 +153,19 @@ impl World {
                     .values()
                     .map(|it| format!("{} {} {}", it.id, it.health, it.admin.state))
                     .collect();
-                format!("{} {:?} [{}]", service.name, service.assignment, health.join(", "))
+                let (time, seed) = (state.meta.cluster_time, state.meta.revision);
+                let leader = self.nodes.iter().filter(|node| node.lead.is_some()).max_by_key(|node| node.raft.term);
+                let facts =
+                    leader.map_or_else(Facts::default, |it| self.facts(it.at, &service.name, it.clock.at(self.now)));
+                let report = plan_service(state, service, &facts, time, seed).report;
+                let rules = |it: &CandidateReport| {
+                    let failed = it.rules.iter().filter(|rule| !rule.pass).map(|rule| rule.why.clone());
+                    format!("{}: {}", it.instance, failed.collect::<Vec<_>>().join(" and "))
+                };
+                let candidates: Vec<String> = report.candidates.iter().map(rules).collect();
+                let says = format!("{} ({})", report.summary, candidates.join(", "));
+                let healths = health.join(", ");
+                format!("{} is {} [{healths}], and the planner says: {says}", service.name, service.assignment.phase)
             })
             .collect();
         let nodes: Vec<String> = self
@@ -160,7 +173,14 @@ impl World {
             .iter()
             .map(|node| {
                 let (raft, role) = (&node.raft, if node.raft.leads() { "leads" } else { "follows" });
-                format!("n{} {role} in term {}, applied {} of {}", node.at + 1, raft.term, node.applied, raft.commit)
+                let busy = node.lead.as_ref().map(|lead| lead.told()).unwrap_or_default();
+                format!(
+                    "n{} {role} in term {}, applied {} of {} {busy}",
+                    node.at + 1,
+                    raft.term,
+                    node.applied,
+                    raft.commit
+                )
             })
             .collect();
         format!("not at rest in time: {}; {}", services.join("; "), nodes.join("; "))
