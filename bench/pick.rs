@@ -10,7 +10,7 @@ use baton_core::id::InstanceId;
 use baton_core::pick::{Asked, PickStrategy, Picker, callable};
 use baton_core::policy::{BreakerPolicy, Mode, Registration, Spec};
 use baton_core::probe::Health;
-use baton_core::state::{Admin, Assignment, Instance, Phase, Service};
+use baton_core::state::{Admin, Assignment, Instance, Phase, Rails, Service};
 use baton_core::time::{ClusterTime, WallTime};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
@@ -42,6 +42,7 @@ fn instance(number: u32) -> Instance {
         breaker: Breaker::closed(ClusterTime(0)),
         recovery: None,
         admin: Admin::enabled(WallTime(0)),
+        left: false,
     }
 }
 
@@ -56,6 +57,7 @@ fn service() -> Service {
         changed: 1,
         assignment: Assignment { phase: Phase::Vacant, active: None, transition: None, last_holder: None },
         populated_at: ClusterTime(0),
+        rails: Rails::default(),
         instances,
     }
 }

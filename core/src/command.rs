@@ -77,6 +77,8 @@ pub enum Command {
     TransitionStart(TransitionStart),
     /// Promotes an instance within an open transition, and mints its token.
     Promote(Promote),
+    /// An operator takes over an open transition: names who is to be promoted, perhaps that the old one has stopped.
+    TransitionTake(TransitionTake),
     /// Gives up an open transition.
     TransitionAbort(TransitionAbort),
     /// The holder has stopped.
@@ -366,15 +368,6 @@ pub struct Target {
     pub lag: Option<u64>,
 }
 
-/// A named operator's word that the old active has stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assertion {
-    /// Who says so.
-    pub actor: String,
-    /// Why they are sure.
-    pub reason: String,
-}
-
 /// Promotes an instance within an open transition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promote {
@@ -392,12 +385,24 @@ pub struct Promote {
     /// That the last holder's lease has run out, where the proposer has sealed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseClaim>,
-    /// The word behind the proof `operator`, where the transition does not carry it already.
+}
+
+/// An operator takes over an open transition. It is completed at once where a proof holds, else by the leader once one does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionTake {
+    /// The service.
+    pub service: ServiceName,
+    /// The open transition that the operator saw. Refused when it is no longer the open one.
+    pub transition: TransitionId,
+    /// The instance to promote; refused unless it may be.
+    pub to: Target,
+    /// The proof that the operator asserts, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assertion: Option<Assertion>,
-    /// The operator who completes an open move that waits; `None` for Baton itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
+    pub asserted: Option<ProofKind>,
+    /// Why.
+    pub reason: String,
+    /// Who takes it over: they answer for it from here on.
+    pub actor: String,
 }
 
 /// Gives up an open transition.

@@ -198,6 +198,9 @@ pub struct Transition {
     /// The proof that an operator asserts, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asserted: Option<ProofKind>,
+    /// Who asserts it and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asserted_because: Option<String>,
     /// The accepted proof.
     pub proof: Option<ProofRecord>,
     /// Each step with its time.

@@ -4,7 +4,7 @@ mod support;
 
 use baton_core::command::{Command, Refusal, Target, TransitionStart};
 use baton_core::event::EventKind;
-use baton_core::planner::{Decision, GateVerdict, ManualMove, ManualRequest, plan_manual};
+use baton_core::planner::{Decision, Facts, GateVerdict, ManualMove, ManualRequest, plan_manual};
 use baton_core::policy::{AutoWord, FailoverStrategy, Mode, ProofKind, ProofPolicy, Quorum, RecoveryStrategy};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::Phase;
@@ -159,7 +159,8 @@ fn a_verdict_on_a_registration_that_was_replaced_is_dropped() {
 fn an_automatic_failover_needs_a_cause_that_still_holds() {
     let mut world = World::orders();
     let token = world.service("orders").active_token();
-    let b = Target { instance: instance("b"), epoch: world.service("orders").instances[&instance("b")].epoch };
+    let b =
+        Target { instance: instance("b"), epoch: world.service("orders").instances[&instance("b")].epoch, lag: None };
     let start = |cause, seen_token| {
         Command::TransitionStart(TransitionStart {
             service: service("orders"),
@@ -167,6 +168,7 @@ fn an_automatic_failover_needs_a_cause_that_still_holds() {
             seen_token,
             to: Some(b.clone()),
             asserted: None,
+            lease: None,
             trigger: Trigger { reason: "because".to_owned(), cause },
             actor: None,
         })
@@ -191,11 +193,25 @@ fn an_automatic_failover_needs_a_cause_that_still_holds() {
 fn a_sick_instance_is_never_promoted_whoever_asks() {
     let mut world = World::orders();
     world.everyone_says("orders", "b", Verdict::Down);
-    let refusal = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, Some("b")), world.now, 1);
+    let refusal = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, Some("b")),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     assert!(matches!(&refusal, Err(Refusal::NotEligible { why, .. }) if why.contains("unhealthy")), "{refusal:?}");
     // Planned while it was well, applied after it fell ill.
     world.everyone_says("orders", "b", Verdict::Up);
-    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, Some("b")), world.now, 1);
+    let plan = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, Some("b")),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     world.everyone_says("orders", "b", Verdict::Down);
     let refusal = world.refused(plan.expect("a plan").command.expect("a command"));
     assert!(matches!(refusal, Refusal::NotEligible { .. }));
@@ -205,7 +221,14 @@ fn a_sick_instance_is_never_promoted_whoever_asks() {
 #[test]
 fn a_switchover_is_for_two_that_are_well_and_a_failover_for_any() {
     let mut world = World::orders();
-    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Switchover, Some("c")), world.now, 1);
+    let plan = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Switchover, Some("c")),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     let before = world.state.clone();
     let plan = plan.expect("a plan");
     assert_eq!(world.state, before, "planning changes nothing");
@@ -215,15 +238,36 @@ fn a_switchover_is_for_two_that_are_well_and_a_failover_for_any() {
     assert_eq!((record.kind, record.actor.as_deref()), (TransitionKind::Switchover, Some("alice")));
 
     world.verdict(1, "orders", "c", Verdict::Down).expect("taken");
-    let refusal = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Switchover, Some("a")), world.now, 1);
+    let refusal = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Switchover, Some("a")),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     assert!(
         matches!(&refusal, Err(Refusal::NotEligible { why, .. }) if why.contains("both sides well")),
         "{refusal:?}"
     );
-    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
+    let plan = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, None),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     world.must(plan.expect("a plan").command.expect("a command"));
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("a".to_owned()));
-    let again = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, Some("a")), world.now, 1);
+    let again = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, Some("a")),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     assert!(matches!(again, Err(Refusal::AlreadyActive { .. })));
 }
 
@@ -232,7 +276,14 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
     let mut world = World::orders();
     world.put_service("orders", |spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]));
     // An operator's failover without an assertion would only take the active away: it is refused.
-    let refusal = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
+    let refusal = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, None),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     assert!(matches!(refusal, Err(Refusal::ProofRefused { .. })), "{refusal:?}");
 
     world.everyone_says("orders", "a", Verdict::Down);
@@ -244,7 +295,8 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
 
     let mut request = ask(ManualMove::Failover, Some("b"));
     request.asserts_stopped = true;
-    let plan = plan_manual(&world.state, &service("orders"), &request, world.now, 1).expect("a plan");
+    let plan =
+        plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1).expect("a plan");
     world.must(plan.command.expect("a command"));
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("b".to_owned()));
     let record = world.state.transitions.values().next_back().expect("a record");
@@ -275,7 +327,14 @@ fn off_means_off_until_an_operator_asks() {
     world.settle("orders");
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("a".to_owned()));
     assert_eq!(world.plan("orders").report.decision, Decision::Hold);
-    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
+    let plan = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, None),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     world.must(plan.expect("a plan").command.expect("a command"));
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("b".to_owned()));
 }
@@ -312,7 +371,9 @@ fn strategies_choose_as_they_say() {
     let name = service("orders");
     let known = world.state.service(&name).expect("the service");
     let first = |seed| {
-        baton_core::planner::rank(known, None, world.now, seed, baton_core::rules::Asker::Baton)[0].id.to_string()
+        let asker = baton_core::rules::Asker::Baton;
+        let seek = baton_core::rules::Seek { service: known, leaving: None, now: world.now, asker };
+        baton_core::planner::rank(&seek, &Facts::default(), seed)[0].id.to_string()
     };
     let chosen: std::collections::BTreeSet<String> = (0..50).map(first).collect();
     assert_eq!(chosen.len(), 3, "each is chosen by some seed");
@@ -368,7 +429,14 @@ fn everyone_serves_where_all_are_active() {
     assert_eq!(world.active("orders"), None);
     world.settle("orders");
     assert_eq!(world.active("orders"), None);
-    let refusal = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
+    let refusal = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, None),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     assert!(matches!(refusal, Err(Refusal::NotActivePassive { .. })));
 }
 
@@ -492,9 +560,23 @@ fn an_open_move_waits_for_an_operator_once_automatic_is_off() {
     assert_eq!(world.active("orders"), None, "nobody asked for it");
     assert!(world.plan("orders").report.summary.contains("automatic is off"));
 
-    let refused = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Switchover, None), world.now, 1);
+    let refused = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Switchover, None),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     assert!(matches!(refused, Err(Refusal::TransitionInProgress { .. })), "{refused:?}");
-    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, None), world.now, 1);
+    let plan = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, None),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     world.must(plan.expect("a plan").command.expect("a command"));
     assert_eq!(world.active("orders").map(|(id, _)| id), Some("c".to_owned()));
     let record = world.state.transitions.values().next_back().expect("a record");
@@ -525,7 +607,14 @@ fn an_operator_may_take_one_that_is_held_back_and_it_stays() {
     world.everyone_says("orders", "b", Verdict::Up);
     let b = &world.service("orders").instances[&instance("b")];
     assert_eq!(b.health, Health::Unhealthy, "it is held back for a minute");
-    let plan = plan_manual(&world.state, &service("orders"), &ask(ManualMove::Failover, Some("b")), world.now, 1);
+    let plan = plan_manual(
+        &world.state,
+        &service("orders"),
+        &ask(ManualMove::Failover, Some("b")),
+        &Facts::default(),
+        world.now,
+        1,
+    );
     world.must(plan.expect("an operator may").command.expect("there is something to do"));
     let b = &world.service("orders").instances[&instance("b")];
     assert_eq!(b.health, Health::Healthy, "whoever holds the service is not held back");

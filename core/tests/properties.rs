@@ -12,7 +12,7 @@ use baton_core::command::{
 };
 use baton_core::event::EventKind;
 use baton_core::id::{Token, TransitionId};
-use baton_core::planner::{ManualMove, ManualRequest, instances_due, plan_manual, plan_service};
+use baton_core::planner::{Facts, ManualMove, ManualRequest, instances_due, plan_manual, plan_service};
 use baton_core::policy::{
     Check, CheckKind, FailoverStrategy, Liveness, Mode, ProofKind, ProofPolicy, Registration, Spec,
 };
@@ -248,7 +248,9 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
         Act::Announce { node } => Some(announce(*node)),
         Act::Lost { node } => Some(Command::ObserverLost { node: *node, silent_for: Millis(3_000) }),
         Act::Back { node } => Some(Command::ObserverBack { node: *node }),
-        Act::Plan { service, seed } => plan_service(state, state.service(&name(*service))?, now, *seed).command,
+        Act::Plan { service, seed } => {
+            plan_service(state, state.service(&name(*service))?, &Facts::default(), now, *seed).command
+        }
         Act::Manual { service, to, switchover, asserts } => {
             let request = ManualRequest {
                 wanted: if *switchover { ManualMove::Switchover } else { ManualMove::Failover },
@@ -257,7 +259,7 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
                 actor: "alice".to_owned(),
                 asserts_stopped: *asserts,
             };
-            plan_manual(state, &name(*service), &request, now, 3).ok()?.command
+            plan_manual(state, &name(*service), &request, &Facts::default(), now, 3).ok()?.command
         }
         Act::BlindStart { service, to, token, cause, actor } => {
             let epoch = state.instance(&name(*service), &instance(INSTANCES[*to])).map_or(0, |known| known.epoch);
@@ -265,8 +267,9 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
                 service: name(*service),
                 kind: TransitionKind::Failover,
                 seen_token: (*token > 0).then_some(Token(*token)),
-                to: Some(Target { instance: instance(INSTANCES[*to]), epoch }),
+                to: Some(Target { instance: instance(INSTANCES[*to]), epoch, lag: None }),
                 asserted: None,
+                lease: None,
                 trigger: Trigger { reason: "blind".to_owned(), cause: Some(*cause) },
                 actor: actor.then(|| "mallory".to_owned()),
             }))
@@ -282,10 +285,11 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
                 to: Target {
                     instance: instance(INSTANCES[*to]),
                     epoch: known.instances.get(&instance(INSTANCES[*to]))?.epoch,
+                    lag: None,
                 },
                 proof: ProofKind::Token,
-                assertion: None,
-                actor: None,
+                seen_token: known.assignment.last_holder.as_ref().and_then(|holder| holder.token),
+                lease: None,
             }))
         }
         Act::Abort { service } => Some(Command::TransitionAbort(TransitionAbort {
@@ -295,7 +299,7 @@ fn command(act: &Act, state: &State, now: ClusterTime, old: &mut Vec<Command>) -
         })),
         Act::Compact { back } => Some(Command::EventsCompact { through: state.meta.revision.saturating_sub(*back) }),
         Act::PlanForLater { service } => {
-            old.extend(plan_service(state, state.service(&name(*service))?, now, 1).command);
+            old.extend(plan_service(state, state.service(&name(*service))?, &Facts::default(), now, 1).command);
             None
         }
         Act::ProposeOld => old.pop(),

@@ -6,7 +6,7 @@ mod support;
 use baton_core::breaker::BreakerState;
 use baton_core::command::{Command, InstancesDue, Refusal};
 use baton_core::event::EventKind;
-use baton_core::planner::{Decision, ManualMove, ManualRequest, instances_due, plan_manual};
+use baton_core::planner::{Decision, Facts, ManualMove, ManualRequest, instances_due, plan_manual};
 use baton_core::policy::{Liveness, Mode, RecoveryPolicy, RecoveryStrategy, Spec};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::{AdminState, Source, State};
@@ -123,7 +123,8 @@ fn the_third_failure_in_a_row_cools_down_and_that_binds_baton_and_not_an_operato
         actor: "alice".to_owned(),
         asserts_stopped: false,
     };
-    let plan = plan_manual(&world.state, &service("orders"), &request, world.now, 1).expect("it may be moved by hand");
+    let plan = plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1)
+        .expect("it may be moved by hand");
     world.must(plan.command.expect("a command"));
     assert_eq!(who(&world).as_deref(), Some("b"));
 }

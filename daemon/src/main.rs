@@ -8,6 +8,7 @@ mod controller;
 mod demo;
 mod example_server;
 mod judge;
+mod leases;
 mod monitor;
 mod net;
 mod node;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{LogFormat, ServeConfig, advertised};
 use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Tuning};
+use crate::leases::LeaderBook;
 use crate::net::{self, Limits};
 use crate::store::{Store, StoreError};
 use crate::{api, controller, judge, monitor, orphan, reports};
@@ -98,7 +99,8 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     let (reports, reports_task) = reports::Reports::new(consensus.clone());
-    let (judge, judge_task) = judge::new(consensus.clone());
+    let leases = LeaderBook::default();
+    let (judge, judge_task) = judge::new(consensus.clone(), leases.clone());
     consensus.answer_asks(Arc::new(judge));
     let state =
         api::ApiState::new(consensus.clone(), reports.clone(), metrics, config.allowed_hosts.clone(), shutdown.clone());
@@ -116,7 +118,7 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     vital("the monitor", Box::pin(on_a_thread_of_its_own(own, monitor)));
     vital("the judge", Box::pin(judge_task.run(shutdown.clone())));
     vital("what tells the leader of reports", Box::pin(reports_task.run(shutdown.clone())));
-    vital("the controller", Box::pin(controller::run(consensus.clone(), shutdown.clone())));
+    vital("the controller", Box::pin(controller::run(consensus.clone(), leases, shutdown.clone())));
     tasks.spawn(announce_until_known(announce, consensus.clone(), shutdown.clone()));
     tasks.close();
 

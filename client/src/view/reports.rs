@@ -3,6 +3,7 @@
 use baton_core::calls::{CallCounts, CallOutcome};
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, Token};
+use baton_core::policy::OnQuorumLoss;
 use baton_core::state::Phase;
 use serde::{Deserialize, Serialize};
 
@@ -91,8 +92,23 @@ pub struct HeartbeatAnswer {
     /// The token of its promotion, where it is the active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// The lease: for so many milliseconds *from just before this very request was sent* it may act under that token, and
+    /// no longer unless a later heartbeat is answered so too. Count with a clock that goes on while the machine sleeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// `freeze`: it may go on beyond the lease until a heartbeat is answered otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_quorum_loss: Option<OnQuorumLoss>,
     /// Where the service stands.
     pub phase: Phase,
+    /// How often the cluster wants to hear, in milliseconds: a holder several times within its lease.
+    #[serde(default = "one_second")]
+    pub interval_ms: u64,
+}
+
+/// What a node of an earlier version leaves out.
+fn one_second() -> u64 {
+    1_000
 }
 
 /// How probes and calls of an instance went since it was last registered anew or reset, by class: `timeout`,

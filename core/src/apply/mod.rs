@@ -218,6 +218,7 @@ impl Entry<'_> {
             Command::InstanceReset(reset) => self.instance_reset(reset),
             Command::TransitionStart(start) => self.transition_start(start),
             Command::Promote(promote) => self.promote(promote),
+            Command::TransitionTake(take) => self.transition_take(take),
             Command::TransitionAbort(abort) => self.transition_abort(abort),
             Command::Release(release) => self.release(release),
             Command::Ack(ack) => self.ack(ack),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
-use crate::command::{Assertion, Done, Promote, Refusal, Reply, Target, TransitionAbort, TransitionStart};
+use crate::command::{Done, Promote, Refusal, Reply, Target, TransitionAbort, TransitionStart, TransitionTake};
 use crate::event::EventKind;
 use crate::id::{Revision, ServiceName, Token, TransitionId};
 use crate::lease::LeaseTerms;
@@ -187,6 +187,9 @@ impl Entry<'_> {
             evidence,
             judged,
             asserted: start.asserted,
+            asserted_because: start
+                .asserted
+                .and(start.actor.as_ref().map(|actor| format!("{actor}: {}", start.trigger.reason))),
             proof: None,
             steps: vec![self.step("started", start.trigger.reason.clone())],
             actor: start.actor.clone(),
@@ -263,7 +266,7 @@ impl Entry<'_> {
         if !seen && !planted(Mutant::PromotionWithoutCompare) {
             return Err(moved_on(format!("the last holder of \"{}\"", promote.service)));
         }
-        let asked = promote.actor.is_some() || open.actor.is_some();
+        let asked = open.actor.is_some();
         // To go on with whoever had it is no move: neither a wish nor the rails are asked about it, but for a pause.
         let same = holder.is_some_and(|holder| holder.instance == promote.to.instance);
         if !asked && !same && !service.moves_by_itself() {
@@ -272,15 +275,15 @@ impl Entry<'_> {
         let target = target(&service, &promote.to)?;
         // Who asked for the move named this instance, or left the choice to Baton and its rules.
         let named = open.actor.is_some() && open.to.as_ref() == Some(&promote.to.instance);
-        let asker = if promote.actor.is_some() || named { Asker::Operator } else { Asker::Baton };
+        let asker = if named { Asker::Operator } else { Asker::Baton };
         self.check_eligible(&service, target, &promote.to, asker)?;
         if !asked {
             let kind = if same { TransitionKind::Placement } else { open.kind };
             self.check_rails(&service, kind, !open.tried.is_empty())?;
         }
-        let asserted = promote.assertion.as_ref().map(|_| ProofKind::Operator).or(open.asserted);
-        let grounds = Grounds { asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
-        let mut proof = match proof_that_holds(&service, &grounds) {
+        let grounds =
+            Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
+        let proof = match proof_that_holds(&service, &grounds) {
             Ok(proof) if proof.proof == promote.proof => proof,
             Ok(other) => {
                 let why = format!("what holds now is \"{}\": {}", other.proof, other.evidence);
@@ -288,21 +291,56 @@ impl Entry<'_> {
             }
             Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.into_why() }),
         };
-        if let Some(Assertion { actor, reason }) = &promote.assertion {
-            proof.evidence = format!("{actor} asserts that the old active has stopped: {reason}");
-        }
         if !self.token_is_free() {
             return Err(moved_on("the token of this log entry: one promotion an entry"));
         }
-        if let Some(actor) = &promote.actor {
-            // Whoever completes a move that waited answers for it.
-            let mut taken = Transition::clone(&open);
-            taken.actor = Some(actor.clone());
-            taken.steps.push(self.step("taken_over", format!("{actor} completes it")));
-            self.store_transition(taken);
-        }
         let token = self.complete(&service, promote.transition, &promote.to, proof)?;
         Ok(Done::Promoted { token })
+    }
+
+    pub(super) fn transition_take(&mut self, take: &TransitionTake) -> Reply {
+        let TransitionTake { service: name, transition: id, to, asserted, reason, actor } = take;
+        let service = self.service(name)?;
+        let open = self.state.transitions.get(id).cloned();
+        let waits = service.assignment.transition == Some(*id) && service.assignment.active.is_none();
+        let Some(open) = open.filter(|_| waits) else { return Err(moved_on(format!("{id} of \"{name}\""))) };
+        if let Some(proof) = asserted.filter(|proof| *proof != ProofKind::Operator) {
+            let why = "only \"operator\" can be asserted".to_owned();
+            return Err(Refusal::ProofRefused { proof, why });
+        }
+        self.check_eligible(&service, target(&service, to)?, to, Asker::Operator)?;
+        let asserted = asserted.or(open.asserted);
+        let grounds = Grounds { asserted, claim: None, term: self.term, standing: None };
+        let proof = proof_that_holds(&service, &grounds);
+        if let Err(NoProof::Never { why }) = proof {
+            return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why });
+        }
+        let mut taken = Transition::clone(&open);
+        taken.actor = Some(actor.clone());
+        taken.to = Some(to.instance.clone());
+        taken.tried.retain(|tried| *tried != to.instance);
+        taken.asserted = asserted;
+        if take.asserted.is_some() {
+            taken.asserted_because = Some(format!("{actor}: {reason}"));
+        }
+        let told = format!("{actor} wants \"{}\": {reason}", to.instance);
+        taken.steps.push(self.step("taken_over", told.clone()));
+        self.store_transition(taken);
+        self.emit(
+            Draft::new(EventKind::TransitionStep, told)
+                .service(name)
+                .instance(&to.instance)
+                .transition(*id)
+                .actor(Some(actor))
+                .cause(Some(id.0)),
+        );
+        match proof {
+            Ok(proof) if self.token_is_free() => {
+                let token = self.complete(&service, *id, to, proof)?;
+                Ok(Done::Promoted { token })
+            }
+            Ok(_) | Err(_) => Ok(Done::Started { transition: *id }),
+        }
     }
 
     /// Whether this entry has minted no token yet. The token is made of the entry's index, so it has one to give.
@@ -331,8 +369,8 @@ impl Entry<'_> {
         self.state.meta.last_token = token;
         let (now, wall) = (self.now, self.wall);
         if open.asserted == Some(ProofKind::Operator) && proof.proof == ProofKind::Operator {
-            let actor = open.actor.as_deref().unwrap_or("an operator");
-            proof.evidence = format!("{actor} asserts that the old active has stopped: {}", open.trigger.reason);
+            let because = open.asserted_because.as_deref().unwrap_or(&open.trigger.reason);
+            proof.evidence = format!("a named operator asserts that the old active has stopped: {because}");
         }
         let require_ack = before.spec.failover.require_ack;
         let same = before.assignment.last_holder.as_ref().is_some_and(|held| held.instance == to.instance);

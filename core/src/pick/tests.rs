@@ -10,7 +10,7 @@ use crate::id::{InstanceId, Token, TransitionId};
 use crate::policy::{Check, CheckKind, Mode, Registration, Spec};
 use crate::probe::Health;
 use crate::recovery::Recovery;
-use crate::state::{Active, Admin, AdminState, Assignment, Instance, Phase, Service};
+use crate::state::{Active, Admin, AdminState, Assignment, Instance, Phase, Rails, Service};
 use crate::time::{ClusterTime, Millis, WallTime};
 use crate::transition::Fencing;
 
@@ -48,6 +48,7 @@ fn well(name: &str) -> Instance {
         breaker: Breaker::closed(ClusterTime(0)),
         recovery: None,
         admin: Admin::enabled(WallTime(0)),
+        left: false,
     }
 }
 
@@ -118,6 +119,7 @@ fn service(instances: impl IntoIterator<Item = Instance>) -> Service {
         changed: 7,
         assignment: Assignment { phase: Phase::Vacant, active: None, transition: None, last_holder: None },
         populated_at: ClusterTime(0),
+        rails: Rails::default(),
         instances,
     }
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{InstanceId, NodeId, ServiceName};
+use crate::command::Command;
+use crate::id::{InstanceId, NodeId};
 use crate::lease::{LeaseStanding, Leases};
 use crate::probe::LocalTime;
-use crate::state::Service;
+use crate::state::{Debt, Service, State};
 
 /// The facts of one service at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,18 +48,13 @@ impl Facts {
 
 /// The debts of deleted services whose leases have run out, by the table of the leader of `term`: each is to be sealed, and
 /// then forgotten. At most `max`.
-pub fn debts_due(
-    state: &crate::state::State,
-    leases: &Leases,
-    term: u64,
-    now: LocalTime,
-    max: usize,
-) -> Vec<ServiceName> {
-    let ran_out = |debt: &&crate::state::Debt| {
-        let owed = debt.holder.token.zip(debt.holder.lease);
-        owed.is_some_and(|(token, terms)| {
-            matches!(leases.standing(term, token, &terms, now), LeaseStanding::RanOut { .. })
-        })
+pub fn debts_due(state: &State, leases: &Leases, term: u64, now: LocalTime, max: usize) -> Vec<Command> {
+    let ran_out = |debt: &Debt| {
+        let (token, terms) = debt.holder.token.zip(debt.holder.lease)?;
+        match leases.standing(term, token, &terms, now) {
+            LeaseStanding::RanOut { claim } => Some(Command::DebtForget { service: debt.service.clone(), claim }),
+            LeaseStanding::Runs { .. } | LeaseStanding::Unknown => None,
+        }
     };
-    state.debts.values().filter(ran_out).take(max).map(|debt| debt.service.clone()).collect()
+    state.debts.values().filter_map(ran_out).take(max).collect()
 }

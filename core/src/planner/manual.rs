@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, ServiceReport, plan_service, rank};
-use crate::command::{Assertion, Command, Promote, Refusal, Target, TransitionStart};
+use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
@@ -102,8 +102,6 @@ pub fn plan_manual(
     let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
     let (proof, waits_for) = match proof_that_holds(service, &grounds) {
         Ok(proof) => (Some(proof), None),
-        // An open move waits for that anyway: whoever asks must bring something.
-        Err(no) if open.is_some() => return Err(refused(no.into_why())),
         Err(NoProof::Pending { why, .. }) => (None, Some(why)),
         Err(NoProof::Never { why }) => return Err(refused(why)),
     };
@@ -115,20 +113,16 @@ pub fn plan_manual(
         (ManualMove::Failover, true) => TransitionKind::Failover,
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
-    let command = match (open, &proof) {
-        (Some(open), Some(proof)) => Command::Promote(Promote {
+    let command = match open {
+        Some(open) => Command::TransitionTake(TransitionTake {
             service: name.clone(),
             transition: open.id,
             to: target,
-            proof: proof.proof,
-            seen_token: service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
-            lease: None,
-            assertion: request
-                .asserts_stopped
-                .then(|| Assertion { actor: request.actor.clone(), reason: request.reason.clone() }),
-            actor: Some(request.actor.clone()),
+            asserted,
+            reason: request.reason.clone(),
+            actor: request.actor.clone(),
         }),
-        (Some(_) | None, _) => Command::TransitionStart(TransitionStart {
+        None => Command::TransitionStart(TransitionStart {
             service: name.clone(),
             kind,
             seen_token: service.active_token(),

@@ -145,8 +145,6 @@ impl Planner<'_> {
             proof: proof.proof,
             seen_token: self.service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
             lease: self.claim(Some(proof)),
-            assertion: None,
-            actor: None,
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use baton_core::command::{Command, InstanceAdmin, InstanceDelete, InstancePut, InstanceReset, ServicePut};
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, NodeId};
-use baton_core::planner::{ManualRequest, plan_manual, plan_service};
+use baton_core::planner::{Facts, ManualRequest, plan_manual, plan_service};
 use baton_core::state::{Instance, Service};
 
 use super::directive::{Directive, Fate, Nodes, Told, Which};
@@ -135,7 +135,7 @@ impl Story {
                     asserts_stopped: *asserting,
                 };
                 let (state, seed) = (&self.log.state, self.log.state.meta.revision);
-                match plan_manual(state, &self.service()?.name, &request, self.log.now, seed) {
+                match plan_manual(state, &self.service()?.name, &request, &Facts::default(), self.log.now, seed) {
                     Ok(plan) => plan.command.map_or(Ok(()), |command| self.propose(command)),
                     Err(refusal) => {
                         self.teller.remark(self.log.now, format!("refused ({}): {refusal}", refusal.code()));
@@ -167,7 +167,13 @@ impl Story {
             }
             Directive::Explain => {
                 let service = self.service()?;
-                let plan = plan_service(&self.log.state, &service, self.log.now, self.log.state.meta.revision);
+                let plan = plan_service(
+                    &self.log.state,
+                    &service,
+                    &Facts::default(),
+                    self.log.now,
+                    self.log.state.meta.revision,
+                );
                 let report = plan.report;
                 self.teller.remark(self.log.now, format!("{}: {}", report.decision, report.summary));
                 for gate in report.gates {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use baton_core::breaker::Lets;
 use baton_core::command::Command;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
-use baton_core::planner::{Decision, instances_due, observers, plan_service};
+use baton_core::planner::{Decision, Facts, instances_due, observers, plan_service};
 use baton_core::time::{ClusterTime, Millis};
 
 use super::directive::{Order, Told};
@@ -268,7 +268,8 @@ impl Story {
                 moved |= calls || self.log.state.meta.revision != before;
             }
         }
-        let plan = plan_service(&self.log.state, &*self.service()?, now, self.log.state.meta.revision);
+        let plan =
+            plan_service(&self.log.state, &*self.service()?, &Facts::default(), now, self.log.state.meta.revision);
         let decided = (plan.report.decision, plan.report.summary);
         if self.planned.as_ref() != Some(&decided) {
             if !(decided.0 == Decision::Nothing && self.planned.as_ref().is_some_and(|(last, _)| *last == decided.0)) {

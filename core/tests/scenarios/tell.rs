@@ -127,6 +127,9 @@ fn text(event: &Event) -> String {
         | EventKind::InstanceUpdated
         | EventKind::InstanceDeregistered
         | EventKind::InstanceReset
+        | EventKind::AutomationPaused
+        | EventKind::AutomationResumed
+        | EventKind::AutomationBraked
         | EventKind::NodeJoined
         | EventKind::NodeLost
         | EventKind::NodeBack => return format!("{}: {reason}", event.kind),

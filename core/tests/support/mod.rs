@@ -12,7 +12,7 @@ use baton_core::command::{
 };
 use baton_core::event::{Event, EventKind};
 use baton_core::id::{InstanceId, NodeId, ServiceName};
-use baton_core::planner::{ServicePlan, plan_service};
+use baton_core::planner::{Facts, ServicePlan, plan_service};
 use baton_core::policy::{Check, CheckKind, RecoveryStrategy, Registration, Spec};
 use baton_core::probe::{Evidence, FailureClass, Verdict};
 use baton_core::state::{Service, State};
@@ -100,7 +100,7 @@ impl World {
     }
 
     pub fn plan(&self, name: &str) -> ServicePlan {
-        plan_service(&self.state, self.service(name), self.now, 7)
+        plan_service(&self.state, self.service(name), &Facts::default(), self.now, 7)
     }
 
     /// Plans and carries out until there is nothing more to do.

@@ -202,6 +202,10 @@ fn refusal(refusal: &Refusal) -> Kind {
         Refusal::NotActivePassive { .. } => (StatusCode::CONFLICT, "Not an active_passive service"),
         Refusal::NoTrial { .. } => (StatusCode::CONFLICT, "No trial call now"),
         Refusal::IsActive { .. } => (StatusCode::CONFLICT, "It is the active"),
+        Refusal::UnknownSession { .. } => (StatusCode::CONFLICT, "Another session"),
+        Refusal::NotHolder { .. } => (StatusCode::CONFLICT, "It does not hold the service"),
+        Refusal::AutomationHeld { .. } => (StatusCode::CONFLICT, "Automation is held"),
+        Refusal::NothingToDo { .. } => (StatusCode::CONFLICT, "There is nothing to do"),
         Refusal::MovedOn { .. } => (StatusCode::CONFLICT, "The world has moved on"),
         Refusal::LimitReached { .. } => (StatusCode::CONFLICT, "A limit is reached"),
     };

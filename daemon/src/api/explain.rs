@@ -25,10 +25,12 @@ pub(crate) async fn explain(
     OfService(name): OfService,
     Query(consistency): Query<Consistency>,
 ) -> Result<Answer, ApiError> {
+    // Before the state, so that what the leader knows is never newer than what it is about.
+    let facts = state.reports.facts(&name).await;
     let view = read(&state, consistency).await?;
     let service = service_in(&view, &name)?;
     let now = state.consensus.now().time;
     // The revision as seed, as the controller does it: what is named here is what is done.
-    let plan = plan_service(&view.state, service, now, view.state.meta.revision);
+    let plan = plan_service(&view.state, service, &facts, now, view.state.meta.revision);
     Ok(Answer::json(&plan.report)?.at(view.state.meta.revision))
 }

@@ -110,15 +110,16 @@ async fn make(
     let asked = parse(body).map_err(ApiError::Invalid)?;
     let request =
         ManualRequest { wanted, to: asked.to, reason: asked.reason, actor, asserts_stopped: asked.proof.is_some() };
+    let facts = state.reports.facts(service).await;
     let view = read(state, Consistency::Linearizable).await?;
     let revision = view.state.meta.revision;
-    let mut plan = plan_manual(&view.state, service, &request, state.consensus.now().time, revision)?;
+    let mut plan = plan_manual(&view.state, service, &request, &facts, state.consensus.now().time, revision)?;
     let command = plan.command.take().filter(|_| !asked.dry_run);
     let Some(command) = command else {
         return Ok(Answer::json(&MoveAnswer::Planned(Box::new(plan)))?.at(revision));
     };
     // The move was open already where this only completes it.
-    let completed = if let Command::Promote(promote) = &command { Some(promote.transition) } else { None };
+    let completed = if let Command::TransitionTake(take) = &command { Some(take.transition) } else { None };
     let done = state.consensus.propose(command).await??;
     let transition = match (&done, completed) {
         (Done::Started { transition }, _) => *transition,

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use baton_core::command::{Command, Reply};
 use baton_core::id::NodeId;
+use baton_core::lease::ReadPoint;
 use baton_core::time::{ClusterTime, WallTime};
 use bytes::Bytes;
 use openraft::errors::{InitializeError, RaftError};
@@ -311,6 +312,16 @@ impl Consensus {
     /// Waits until this node's view holds everything that was acknowledged, anywhere, before the call.
     pub(crate) async fn barrier(&self) -> Result<(), ReadError> {
         self.inner.barrier().await
+    }
+
+    /// A read-index round of this node's own, begun after this call. Only a leader gets an answer.
+    pub(crate) async fn read_point(&self) -> Result<ReadPoint, ReadError> {
+        self.inner.read_point().await
+    }
+
+    /// This node's number.
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.inner.node_id
     }
 
     /// Asks whoever leads, by `kind` what only the asker and [`Answers`] understand. Answered within half a second, here

@@ -97,6 +97,7 @@ impl Item {
         let mints = |command: &Command| match command {
             Command::Promote(_) => true,
             Command::TransitionStart(start) => start.to.is_some(),
+            Command::TransitionTake(_) => true,
             Command::ClusterCreate { .. }
             | Command::NodeAnnounce(_)
             | Command::ObserverLost { .. }
@@ -114,6 +115,18 @@ impl Item {
             | Command::InstanceAdmin(_)
             | Command::InstanceReset(_)
             | Command::TransitionAbort(_)
+            | Command::Release(_)
+            | Command::Ack(_)
+            | Command::ActivationExpire(_)
+            | Command::HookStart(_)
+            | Command::HookEnd(_)
+            | Command::InstanceReturned(_)
+            | Command::AutomationPause(_)
+            | Command::AutomationResume(_)
+            | Command::AutomationDue { .. }
+            | Command::LatchSet { .. }
+            | Command::BrakeSet
+            | Command::DebtForget { .. }
             | Command::EventsCompact { .. } => false,
         };
         self.commands.iter().filter(|carried| mints(carried.command())).count()

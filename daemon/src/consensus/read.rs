@@ -5,6 +5,7 @@
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
+use baton_core::lease::ReadPoint;
 use openraft::ReadPolicy;
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,6 +68,29 @@ impl ReadRounds {
 }
 
 impl Inner {
+    /// Asks a majority whether this node leads, now, and waits until its own view holds what it must to act on that. For
+    /// the leader's own decisions: nobody else is asked.
+    pub(super) async fn read_point(&self) -> Result<ReadPoint, ReadError> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let read = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        let linearizer = match tokio::time::timeout(ROUND, read).await {
+            Ok(Ok(linearizer)) => linearizer,
+            Ok(Err(_)) | Err(_) => return Err(ReadError::NoQuorum),
+        };
+        // The id is never before the first entry of the term in which the majority answered, and so of that term.
+        let id = linearizer.read_log_id();
+        let point = ReadPoint { term: id.committed_leader_id().term, index: id.index() };
+        if self.reader.view().applied_index >= point.index {
+            return Ok(point);
+        }
+        let mut applied = self.reader.watch();
+        match tokio::time::timeout_at(deadline.into(), applied.wait_for(|at| *at >= point.index)).await {
+            Ok(Ok(_)) => Ok(point),
+            Ok(Err(_)) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::NoQuorum),
+        }
+    }
+
     /// Waits until this node's view holds everything that was acknowledged before the call.
     pub(super) async fn barrier(&self) -> Result<(), ReadError> {
         let deadline = Instant::now() + ANSWER_WITHIN;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use baton_core::command::{Command, Refusal, Reply};
 use baton_core::id::{NodeId, ServiceName};
+use baton_core::lease::{Seal, Unsealable};
 use baton_core::planner::{self, instances_due, plan_service};
 use baton_core::state::Change;
 use baton_core::time::Millis;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Consensus, Leadership, ProposeError};
+use crate::leases::LeaderBook;
 use crate::store::Changed;
 use lane::Lane;
 
@@ -33,9 +35,11 @@ const DUE_IN_FLIGHT_MAX: usize = 16;
 const RETRY: Duration = Duration::from_millis(100);
 /// How often the leader looks after the cluster itself.
 const UPKEEP_EVERY: Duration = Duration::from_millis(250);
+/// How long after the end of a lease it is looked at again: timers have a grain.
+const GRAIN: Duration = Duration::from_millis(1);
 
 /// Runs until `shutdown`.
-pub(crate) async fn run(consensus: Consensus, shutdown: CancellationToken) {
+pub(crate) async fn run(consensus: Consensus, leases: LeaderBook, shutdown: CancellationToken) {
     let mut leadership = consensus.leadership();
     loop {
         let leads = tokio::select! {
@@ -46,13 +50,14 @@ pub(crate) async fn run(consensus: Consensus, shutdown: CancellationToken) {
             },
         };
         tracing::info!(term = leads.term, "this node leads: it plans from here on");
-        Tenure::new(consensus.clone(), leads).run(&mut leadership, &shutdown).await;
+        Tenure::new(consensus.clone(), leases.clone(), leads).run(&mut leadership, &shutdown).await;
     }
 }
 
 /// One term as leader. Nothing of it outlives the term.
 struct Tenure {
     consensus: Consensus,
+    leases: LeaderBook,
     leads: Leadership,
     since: Instant,
     /// Services to plan.
@@ -66,9 +71,11 @@ type Outcome = (ServiceName, Result<Reply, ProposeError>);
 type Proposals = FuturesUnordered<BoxFuture<'static, Outcome>>;
 
 impl Tenure {
-    fn new(consensus: Consensus, leads: Leadership) -> Self {
+    fn new(consensus: Consensus, leases: LeaderBook, leads: Leadership) -> Self {
+        // A majority has voted for this node before it could know that it leads: from here every wait counts.
+        leases.begin(leads.term);
         let (plans, dues) = (Lane::new(IN_FLIGHT_MAX), Lane::new(DUE_IN_FLIGHT_MAX));
-        Self { consensus, leads, since: Instant::now(), plans, dues }
+        Self { consensus, leases, leads, since: Instant::now(), plans, dues }
     }
 
     async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>, shutdown: &CancellationToken) {
@@ -120,7 +127,7 @@ impl Tenure {
                 for change in objects.iter() {
                     match change {
                         Change::Service(name) | Change::Instance(name, _) => self.changed(name),
-                        Change::Meta | Change::Node(_) | Change::Transition(_) => {}
+                        Change::Meta | Change::Node(_) | Change::Transition(_) | Change::Debt(_) => {}
                     }
                 }
             }
@@ -137,14 +144,22 @@ impl Tenure {
             let now = self.consensus.now().time;
             if let Some(service) = view.state.service(&name) {
                 // The revision as seed, as everywhere: `explain` of this state names what is done here.
-                let plan = plan_service(&view.state, service, now, view.state.meta.revision);
+                let facts = self.leases.facts(service, self.consensus.node_id(), self.leads.term);
+                let plan = plan_service(&view.state, service, &facts, now, view.state.meta.revision);
                 if let Some(at) = plan.wake_at {
                     self.plans.wake_at(&name, Instant::now() + at.since(now).as_duration());
                 }
-                if let Some(command) = plan.command {
-                    tracing::info!(service = %name, decision = %plan.report.decision, "{}", plan.report.summary);
-                    self.plans.begin(&name);
-                    proposals.push(self.propose(&name, command));
+                if let Some(mut command) = plan.command {
+                    match self.leases.seal(self.leads.term, &view.state, &mut command) {
+                        Ok(seal) => {
+                            tracing::info!(service = %name, decision = %plan.report.decision, "{}", plan.report.summary);
+                            self.plans.begin(&name);
+                            proposals.push(self.propose(&name, command, seal));
+                        }
+                        // Renewed between the look and the seal: the lease's new end is waited for.
+                        Err(Unsealable::Runs { left }) => self.plans.wake_at(&name, Instant::now() + left + GRAIN),
+                        Err(Unsealable::OtherTerm) => {}
+                    }
                 }
             }
             last = Some(name);
@@ -167,16 +182,20 @@ impl Tenure {
                 if let Some(command) = due.command {
                     tracing::debug!(service = %name, ?command, "the time has come");
                     self.dues.begin(&name);
-                    proposals.push(self.propose(&name, command));
+                    proposals.push(self.propose(&name, command, None));
                 }
             }
             last = Some(name);
         }
     }
 
-    fn propose(&self, service: &ServiceName, command: Command) -> BoxFuture<'static, Outcome> {
-        let (consensus, service) = (self.consensus.clone(), service.clone());
-        Box::pin(async move { (service, consensus.propose(command).await) })
+    fn propose(&self, service: &ServiceName, command: Command, seal: Option<Seal>) -> BoxFuture<'static, Outcome> {
+        let (consensus, leases, service) = (self.consensus.clone(), self.leases.clone(), service.clone());
+        Box::pin(async move {
+            let outcome = consensus.propose(command).await;
+            lift(&leases, seal, &outcome);
+            (service, outcome)
+        })
     }
 
     /// Looks after the cluster itself: whose verdicts count, how much history is kept.
@@ -192,14 +211,20 @@ impl Tenure {
         let view = self.consensus.reader().view();
         let mut commands = planner::observers(&view.state, status.node_id, &heard, leading_for);
         commands.extend(planner::retention(&view.state));
+        commands.extend(planner::pauses_due(&view.state, self.consensus.now().time));
+        commands.extend(self.leases.debts_due(&view.state, self.leads.term));
+        self.leases.retain(&view.state);
         if commands.is_empty() {
             return None;
         }
-        let consensus = self.consensus.clone();
+        let (consensus, leases, term) = (self.consensus.clone(), self.leases.clone(), self.leads.term);
         Some(Box::pin(async move {
-            for command in commands {
+            for mut command in commands {
+                let Ok(seal) = leases.seal(term, &consensus.reader().view().state, &mut command) else { continue };
                 tracing::info!(?command, "upkeep");
-                match consensus.propose(command).await {
+                let outcome = consensus.propose(command).await;
+                lift(&leases, seal, &outcome);
+                match outcome {
                     Ok(Ok(_)) => {}
                     Ok(Err(refusal)) => tracing::debug!(%refusal, "upkeep was refused: it is looked at again"),
                     Err(error) => {
@@ -232,6 +257,10 @@ impl Tenure {
                     | Refusal::NotActivePassive { .. }
                     | Refusal::NoTrial { .. }
                     | Refusal::IsActive { .. }
+                    | Refusal::UnknownSession { .. }
+                    | Refusal::NotHolder { .. }
+                    | Refusal::AutomationHeld { .. }
+                    | Refusal::NothingToDo { .. }
                     | Refusal::LimitReached { .. } => self.plans.wake_at(service, Instant::now() + RETRY),
                 }
             }
@@ -251,6 +280,20 @@ impl Tenure {
             Err(error) => tracing::warn!(%service, %error, "housekeeping could not be proposed: it is tried again"),
         }
         self.dues.wake_at(service, Instant::now() + RETRY);
+    }
+}
+
+/// Lifts the seal of a proposal that was answered, or that surely never entered the log. Where neither is known the seal
+/// stays: what is in the log is applied some day, or the term ends.
+fn lift(leases: &LeaderBook, seal: Option<Seal>, outcome: &Result<Reply, ProposeError>) {
+    let Some(seal) = seal else { return };
+    match outcome {
+        Ok(_) | Err(ProposeError::NoLeader | ProposeError::Overloaded | ProposeError::Unencodable) => {
+            leases.unseal(seal)
+        }
+        Err(ProposeError::Unknown | ProposeError::Stopped) => {
+            tracing::warn!("a promotion by lease was proposed and has no answer: its token stays sealed");
+        }
     }
 }
 

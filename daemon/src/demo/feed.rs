@@ -59,6 +59,9 @@ fn worth_telling(event: &Event) -> bool {
         | EventKind::InstanceBreakerChanged
         | EventKind::InstanceAdminChanged
         | EventKind::InstanceReset
+        | EventKind::AutomationPaused
+        | EventKind::AutomationResumed
+        | EventKind::AutomationBraked
         | EventKind::NodeLost
         | EventKind::NodeBack => true,
         EventKind::VerdictChanged => {

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_client::view::{HeartbeatAnswer, Role};
 use baton_core::command::{BreakerTried, BreakerTrip, Command, Judgement, JudgementsRecord};
 use baton_core::detector::Heartbeat;
 use baton_core::id::{InstanceId, NodeId, ServiceName};
@@ -96,7 +95,7 @@ impl Book {
     pub(super) fn changed(&mut self, state: &State, changes: &BTreeSet<Change>, now: LocalTime) {
         for change in changes {
             match change {
-                Change::Meta | Change::Transition(_) | Change::Node(_) => {}
+                Change::Meta | Change::Transition(_) | Change::Node(_) | Change::Debt(_) => {}
                 Change::Service(name) => self.service_changed(state, name, now),
                 Change::Instance(name, id) => match (state.service(name), state.instance(name, id)) {
                     (Some(service), Some(instance)) => self.instance_changed(service, instance, now),
@@ -257,11 +256,7 @@ impl Book {
         if differs {
             self.dirty.insert(key);
         }
-        BeatAnswer::Taken(HeartbeatAnswer {
-            role: Role::of(service, instance, at),
-            token: service.active_token().filter(|_| service.is_active(&instance.id)),
-            phase: service.assignment.phase,
-        })
+        BeatAnswer::Taken(super::renewals::told(service, instance, at))
     }
 
     /// Takes note of what a node has counted.

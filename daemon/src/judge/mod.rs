@@ -4,14 +4,16 @@
 
 mod book;
 mod counts;
+mod renewals;
 mod watched;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use baton_core::command::{Command, JudgementsRecord, Reply};
+use baton_core::command::{Command, InstanceReturned, JudgementsRecord, Reply};
 use baton_core::id::NodeId;
 use baton_core::probe::{LocalTime, Verdict};
 use bytes::Bytes;
@@ -25,10 +27,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Answers, Consensus, Leadership, ProposeError};
+use crate::leases::LeaderBook;
 use crate::prober::{Clock, LagMeter};
-use crate::reports::wire::{self, CallsAsk, CountsAsk, HeartbeatsAnswer, HeartbeatsAsk, TotalsAsk};
-use crate::store::Changed;
+use crate::reports::wire::{
+    self, Beat, BeatAnswer, CallsAsk, CountsAsk, FactsAsk, HeartbeatsAnswer, HeartbeatsAsk, TotalsAsk,
+};
+use crate::store::{Changed, View};
 use book::{Book, Key};
+use renewals::{Renewals, Waiting, may_hold};
 use watched::{Fate, Place};
 
 /// Questions that may wait. Each node sends some dozens a second.
@@ -65,6 +71,7 @@ enum Asked {
     Totals(TotalsAsk),
     Heartbeats(HeartbeatsAsk),
     Counts(CountsAsk),
+    Facts(FactsAsk),
 }
 
 #[derive(Debug)]
@@ -84,13 +91,14 @@ pub(crate) struct Judge {
 #[derive(Debug)]
 pub(crate) struct JudgeTask {
     consensus: Consensus,
+    leases: LeaderBook,
     questions: mpsc::Receiver<Question>,
 }
 
 /// The judge's two ends.
-pub(crate) fn new(consensus: Consensus) -> (Judge, JudgeTask) {
+pub(crate) fn new(consensus: Consensus, leases: LeaderBook) -> (Judge, JudgeTask) {
     let (queue, questions) = mpsc::channel(QUEUE);
-    (Judge { queue }, JudgeTask { consensus, questions })
+    (Judge { queue }, JudgeTask { consensus, leases, questions })
 }
 
 impl Answers for Judge {
@@ -101,6 +109,7 @@ impl Answers for Judge {
             wire::TOTALS => serde_json::from_slice(&body).map(Asked::Totals),
             wire::HEARTBEATS => serde_json::from_slice(&body).map(Asked::Heartbeats),
             wire::COUNTS => serde_json::from_slice(&body).map(Asked::Counts),
+            wire::FACTS => serde_json::from_slice(&body).map(Asked::Facts),
             other => {
                 tracing::warn!(from, kind = other, "a node asks the leader what this version does not know");
                 return futures_util::future::ready(None).boxed();
@@ -134,7 +143,8 @@ impl JudgeTask {
             };
             // What was asked of an earlier term is answered by nobody.
             while self.questions.try_recv().is_ok() {}
-            Tenure::new(self.consensus.clone(), &leads).run(&mut self.questions, &mut leadership, &shutdown).await;
+            let tenure = Tenure::new(self.consensus.clone(), self.leases.clone(), &leads);
+            tenure.run(&mut self.questions, &mut leadership, &shutdown).await;
         }
     }
 }
@@ -163,6 +173,7 @@ type BreakerOutcome = (Key, u64, Result<Reply, ProposeError>);
 /// One term as leader. Nothing of it outlives the term.
 struct Tenure {
     consensus: Consensus,
+    leases: LeaderBook,
     term: u64,
     clock: Clock,
     /// How late the timers of this node run, and with them everything that brings heartbeats here.
@@ -176,14 +187,21 @@ struct Tenure {
     proposal: Option<BoxFuture<'static, Result<Said, Unsaid>>>,
     speak_at: Option<LocalTime>,
     patience: Duration,
+    /// Heartbeats that may be granted time.
+    renewals: Renewals,
+    /// Instances that had left and heartbeat again: proposed, and not yet answered.
+    returning: BTreeSet<Key>,
 }
 
 impl Tenure {
-    fn new(consensus: Consensus, leads: &Leadership) -> Self {
+    fn new(consensus: Consensus, leases: LeaderBook, leads: &Leadership) -> Self {
+        // A majority has voted for this node before it could know that it leads.
+        leases.begin(leads.term);
         let clock = Clock;
         let now = clock.now();
         Self {
             consensus,
+            leases,
             term: leads.term,
             clock,
             lag: LagMeter::start(clock),
@@ -194,11 +212,13 @@ impl Tenure {
             proposal: None,
             speak_at: None,
             patience: HEARD_WITHIN,
+            renewals: Renewals::new(),
+            returning: BTreeSet::new(),
         }
     }
 
     async fn run(
-        &mut self,
+        mut self,
         questions: &mut mpsc::Receiver<Question>,
         leadership: &mut watch::Receiver<Leadership>,
         shutdown: &CancellationToken,
@@ -207,6 +227,7 @@ impl Tenure {
         let mut changes = self.consensus.reader().changes();
         self.rescan();
         let mut breakers: FuturesUnordered<BoxFuture<'static, BreakerOutcome>> = FuturesUnordered::new();
+        let mut returns: FuturesUnordered<BoxFuture<'static, Key>> = FuturesUnordered::new();
         let mut turn = interval(TURN_EVERY);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -221,9 +242,15 @@ impl Tenure {
                 () = shutdown.cancelled() => return,
                 () = leads_no_longer(leadership, self.term) => return,
                 question = questions.recv() => match question {
-                    Some(question) => self.answer(question),
+                    Some(question) => self.answer(question, &mut returns),
                     None => return,
                 },
+                found = self.renewals.round_ended() => {
+                    self.renewals.grant(found, &self.leases, &self.consensus);
+                }
+                Some(key) = returns.next(), if !returns.is_empty() => {
+                    self.returning.remove(&key);
+                }
                 changed = changes.recv() => match changed {
                     Ok(Changed::Objects(changed)) => {
                         let view = self.consensus.reader().view();
@@ -241,7 +268,7 @@ impl Tenure {
                             // What came in while the quorum was asked is known before anybody is accused.
                             for _ in 0..QUEUE {
                                 let Ok(question) = questions.try_recv() else { break };
-                                self.answer(question);
+                                self.answer(question, &mut returns);
                             }
                             self.propose_what_holds(record);
                         }
@@ -298,7 +325,7 @@ impl Tenure {
         self.book.ring(self.clock.now());
     }
 
-    fn answer(&mut self, question: Question) {
+    fn answer(&mut self, question: Question, returns: &mut FuturesUnordered<BoxFuture<'static, Key>>) {
         let Question { from, asked, answer } = question;
         let view = self.consensus.reader().view();
         let now = self.clock.now();
@@ -312,18 +339,62 @@ impl Tenure {
                 let at = self.consensus.now().time;
                 let HeartbeatsAsk { boot, first, beats } = ask;
                 let place = |number| Some(Place { node: from, boot, number }).filter(|_| first > 0);
-                let answers = (first..)
+                let answers: Vec<BeatAnswer> = (first..)
                     .zip(&beats)
                     .map(|(number, beat)| self.book.beat(&view.state, beat, place(number), now, at))
                     .collect();
+                let mut may_be_granted = false;
+                for (beat, answer) in beats.iter().zip(&answers) {
+                    match answer {
+                        BeatAnswer::Taken(_) => may_be_granted |= self.heard(&view, beat, returns),
+                        BeatAnswer::NoSuchService
+                        | BeatAnswer::NoSuchInstance
+                        | BeatAnswer::NotHeartbeat
+                        | BeatAnswer::UnknownSession => {}
+                    }
+                }
+                if may_be_granted {
+                    self.renewals.take(Waiting { beats, answers, answer }, &self.consensus);
+                    return;
+                }
                 encoded(&HeartbeatsAnswer { answers })
             }
+            Asked::Facts(FactsAsk { service }) => view
+                .state
+                .service(&service)
+                .and_then(|known| encoded(&self.leases.facts(known, self.consensus.node_id(), self.term))),
             Asked::Counts(ask) => encoded(&self.book.counts(&view.state, &ask)),
         };
         if let Some(told) = told {
             // Whoever no longer waits needs no answer.
             let _ = answer.send(told);
         }
+    }
+
+    /// A heartbeat in the instance's present session: what it says beside its state. Whether it may be granted time.
+    fn heard(&mut self, view: &View, beat: &Beat, returns: &mut FuturesUnordered<BoxFuture<'static, Key>>) -> bool {
+        self.leases.note_lag(&beat.service, &beat.instance, beat.lag);
+        let Some(service) = view.state.service(&beat.service) else { return false };
+        let Some(instance) = service.instances.get(&beat.instance) else { return false };
+        let key = (beat.service.clone(), beat.instance.clone());
+        if instance.left && returns.len() < BREAKERS_IN_FLIGHT && self.returning.insert(key.clone()) {
+            let consensus = self.consensus.clone();
+            let command = Command::InstanceReturned(InstanceReturned {
+                service: beat.service.clone(),
+                instance: beat.instance.clone(),
+                session: beat.session.clone(),
+            });
+            returns.push(
+                async move {
+                    if let Err(error) = consensus.propose(command).await {
+                        tracing::debug!(%error, "that an instance is back could not be said: its next heartbeat says it");
+                    }
+                    key
+                }
+                .boxed(),
+            );
+        }
+        may_hold(service, instance)
     }
 
     fn move_breakers(&mut self, under_way: &mut FuturesUnordered<BoxFuture<'static, BreakerOutcome>>) {

@@ -135,7 +135,7 @@ impl Book {
         }
         for change in changes {
             match change {
-                Change::Meta | Change::Transition(_) => {}
+                Change::Meta | Change::Transition(_) | Change::Debt(_) => {}
                 // This node counts again, or no longer: what is committed of it may have changed everywhere.
                 Change::Node(id) if *id == self.node => self.counted_again(),
                 Change::Node(_) => {}

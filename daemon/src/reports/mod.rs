@@ -23,6 +23,7 @@ use std::time::Duration;
 use baton_client::view::{DroppedReport, HeartbeatAnswer, ReportsAnswer};
 use baton_core::calls::{Call, CallCounts, CallOutcome, CallSlice, classify};
 use baton_core::id::{InstanceId, Revision, ServiceName};
+use baton_core::planner::Facts;
 use baton_core::probe::LocalTime;
 use baton_core::state::Service;
 use bytes::Bytes;
@@ -35,7 +36,7 @@ use beats::{Beats, BeatsTask};
 use sums::{AGE_MAX, SumKey, Sums};
 use totals::Totals;
 pub(crate) use wire::CountsAsk;
-use wire::{Beat, CallsAnswer, CallsAsk, CountsAnswer, Known, TotalsAsk};
+use wire::{Beat, CallsAnswer, CallsAsk, CountsAnswer, FactsAsk, Known, TotalsAsk};
 
 pub(crate) use beats::HeartbeatError;
 pub(crate) use totals::ProbeTally;
@@ -184,6 +185,18 @@ impl Reports {
         metrics::counter!("baton_heartbeats_total", "state" => if answer.is_ok() { state } else { "refused" })
             .increment(1);
         answer
+    }
+
+    /// What the planner knows of a service beside the log, by the leader's word; nothing, where it could not be asked in
+    /// time.
+    pub(crate) async fn facts(&self, service: &ServiceName) -> Facts {
+        let ask = FactsAsk { service: service.clone() };
+        let Ok(ask) = serde_json::to_vec(&ask) else { return Facts::default() };
+        let asked = self.inner.consensus.ask_leader(wire::FACTS, ask.into());
+        match tokio::time::timeout(COUNTS_WITHIN, asked).await {
+            Ok(Ok(answer)) => serde_json::from_slice(&answer).unwrap_or_default(),
+            Ok(Err(_)) | Err(_) => Facts::default(),
+        }
     }
 
     /// What is known of instances beside the log, by the leader's word; `None` where it could not be asked in time.

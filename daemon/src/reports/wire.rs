@@ -17,6 +17,9 @@ pub(crate) const HEARTBEATS: &str = "heartbeats";
 /// What is known of a service's instances beside the log: [`CountsAsk`], answered by [`CountsAnswer`].
 pub(crate) const COUNTS: &str = "counts";
 
+/// What the leader knows of a service beside the log: [`FactsAsk`], answered by `core::planner::Facts`.
+pub(crate) const FACTS: &str = "facts";
+
 /// Calls that clients reported to one node since it last told of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CallsAsk {
@@ -136,6 +139,13 @@ pub(crate) struct CountsAsk {
     /// Its instances that are asked about; all of them where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<Vec<InstanceId>>,
+}
+
+/// A question for what the planner knows beside the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FactsAsk {
+    /// The service.
+    pub service: ServiceName,
 }
 
 /// What the leader knows of an instance beside the log.

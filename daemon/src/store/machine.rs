@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use baton_core::apply::apply_batch;
+use baton_core::apply::{Position, apply_batch};
 use baton_core::command::Reply;
 use baton_core::state::{Change, Row, RowKind, State};
 use futures_util::{Stream, TryStreamExt};
@@ -114,7 +114,8 @@ impl StateMachine {
                 Vec::new()
             }
             EntryPayload::Normal(proposal) => {
-                let mut done = apply_batch(&mut self.state, index, proposal.batch());
+                let at = Position { term: entry.log_id.committed_leader_id().term, index };
+                let mut done = apply_batch(&mut self.state, at, proposal.batch());
                 work.changes.append(&mut done.changes);
                 work.events.extend(done.events.into_iter().map(|recorded| Arc::new(StoredEvent::new(recorded))));
                 done.replies

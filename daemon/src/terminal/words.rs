@@ -31,7 +31,9 @@ fn style(event: &Event) -> Style {
             Some("isolated") => BAD,
             Some(_) | None => NEWS,
         },
-        EventKind::TransitionAborted | EventKind::NodeLost => BAD,
+        EventKind::AutomationPaused => DOUBT,
+        EventKind::AutomationResumed => GOOD,
+        EventKind::AutomationBraked | EventKind::TransitionAborted | EventKind::NodeLost => BAD,
         EventKind::NodeJoined | EventKind::NodeBack => GOOD,
         EventKind::ServiceCreated
         | EventKind::ServiceUpdated

@@ -4,7 +4,7 @@ use baton_core::breaker::BreakerState;
 use baton_core::calls::BreakerNumbers;
 use baton_core::command::{BreakerTried, BreakerTrip, InstanceAdmin, InstancesDue};
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::planner::plan_service;
+use baton_core::planner::{Facts, plan_service};
 use baton_core::state::{AdminState, Instance};
 use baton_core::time::Millis;
 use futures_util::future::join_all;
@@ -188,7 +188,9 @@ async fn of_an_active_passive_service_it_is_the_active_with_its_token_or_nobody(
     assert!(node.nobody("").await.contains("none is active, its phase is vacant"));
     let view = node.state.consensus.reader().view();
     let orders = view.state.service(&service()).expect("there").clone();
-    let place = plan_service(&view.state, &orders, node.state.consensus.now().time, 1).command.expect("a placement");
+    let place = plan_service(&view.state, &orders, &Facts::default(), node.state.consensus.now().time, 1)
+        .command
+        .expect("a placement");
     node.must(place).await;
     let (_, active) = node.json("GET /v1/services/orders/active", "").await;
     let (_, picked) = node.pick(r#"{"strategy":"random"}"#).await;
