@@ -105,3 +105,32 @@ fn many_seeds() {
         assert!(seen.count(sight) > 0, "never seen in {runs} runs: {}", sight.told());
     }
 }
+
+#[cfg(feature = "mutants")]
+#[test]
+fn hunt() {
+    use baton_core::mutant::{Mutant, plant};
+    let only = std::env::var("BATON_SIM_ONLY").unwrap_or_default();
+    let max = from_environment("BATON_SIM_MAX").unwrap_or(100);
+    for mutant in Mutant::ALL {
+        if !format!("{mutant:?}").contains(&only) {
+            continue;
+        }
+        plant(Some(mutant));
+        let began = Instant::now();
+        let mut found = Vec::new();
+        let mut runs = 0;
+        for seed in 1..=max {
+            runs += 1;
+            let outcome = run(seed);
+            if let Some(v) = outcome.violation {
+                found.push((seed, v.invariant));
+                if found.len() >= 3 {
+                    break;
+                }
+            }
+        }
+        plant(None);
+        println!("{mutant:?}: {found:?} in {runs} runs, {:.1} s", began.elapsed().as_secs_f64());
+    }
+}

@@ -2,10 +2,7 @@
 //! the table forgets what nobody owes.
 
 use baton_core::command::Command;
-use baton_core::id::ServiceName;
-use baton_core::lease::LeaseClaim;
 use baton_core::planner::{debts_due, pauses_due};
-use baton_core::time::Millis;
 
 use super::message::Waiter;
 use super::world::World;
@@ -18,18 +15,12 @@ impl World {
         let now = self.local(at);
         let node = &mut self.nodes[at];
         node.leases.retain(&node.state);
-        let due: Vec<(ServiceName, LeaseClaim)> = debts_due(&node.state, &node.leases, term, now, DEBTS_AT_ONCE)
-            .into_iter()
-            .filter_map(|service| {
-                let token = node.state.debts.get(&service)?.holder.token?;
-                // The seal puts the rest right.
-                Some((service, LeaseClaim { token, term, renewed_ago: None, led_for: Millis::ZERO }))
-            })
-            .collect();
+        let due = debts_due(&node.state, &node.leases, term, now, DEBTS_AT_ONCE);
         let pauses = pauses_due(&node.state, node.cluster_time(now));
-        for (service, claim) in due {
+        for command in due {
+            let Command::DebtForget { service, .. } = &command else { continue };
+            let service = service.clone();
             if self.lead(at, term).is_some_and(|lead| lead.debts_busy.insert(service.clone())) {
-                let command = Command::DebtForget { service: service.clone(), claim };
                 self.propose_soon(at, term, command, Waiter::Debt { service, seal: None });
             }
         }

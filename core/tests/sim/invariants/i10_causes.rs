@@ -50,7 +50,10 @@ fn promoting<'a>(batch: &'a Batch, replies: &[Reply], event: &Event) -> Option<(
     let commands = || batch.commands.iter().zip(replies).enumerate();
     let within = commands().find_map(|(place, (command, reply))| match (command, reply) {
         (Command::Promote(promote), Ok(Done::Promoted { token })) if event.token == Some(*token) => {
-            Some((place, promote.lease.as_ref(), promote.actor.is_some()))
+            Some((place, promote.lease.as_ref(), false))
+        }
+        (Command::TransitionTake(_), Ok(Done::Promoted { token })) if event.token == Some(*token) => {
+            Some((place, None, true))
         }
         // Others promote nobody.
         _ => None,

@@ -18,8 +18,10 @@ pub(crate) fn check(world: &World, index: u64) -> Result<(), String> {
     }
     let (Some(batch), Some(applied)) = (&past.batch, &past.applied) else { return Ok(()) };
     for (place, (command, reply)) in batch.commands.iter().zip(&applied.replies).enumerate() {
-        let (Command::TransitionStart(_) | Command::Promote(_), Ok(Done::Started { .. } | Done::Promoted { .. })) =
-            (command, reply)
+        let (
+            Command::TransitionStart(_) | Command::Promote(_) | Command::TransitionTake(_),
+            Ok(Done::Started { .. } | Done::Promoted { .. }),
+        ) = (command, reply)
         else {
             continue;
         };
@@ -56,6 +58,14 @@ fn compared(state: &State, command: &Command) -> Result<(), String> {
                     "a promotion within {} that saw {:?} was let pass where there was {assignment:?}",
                     promote.transition, promote.seen_token
                 ))
+            }
+        }
+        Command::TransitionTake(take) => {
+            let assignment = &there(&take.service)?.assignment;
+            if assignment.transition == Some(take.transition) && assignment.active.is_none() {
+                Ok(())
+            } else {
+                Err(format!("{} was taken over where there was {assignment:?}", take.transition))
             }
         }
         // Others promote nobody.
