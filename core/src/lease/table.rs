@@ -152,12 +152,13 @@ impl Leases {
         if term <= self.term {
             return;
         }
-        self.term = term;
-        self.elected = now;
         // Another leader may have granted meanwhile: what this table knows is worth nothing, even if it is this node's own.
-        if !planted(Mutant::TableKeptOnReelection) {
+        // (The fault keeps the table as it is, with the moment of the first election.)
+        if self.term == 0 || !planted(Mutant::TableKeptOnReelection) {
+            self.elected = now;
             self.tenures.clear();
         }
+        self.term = term;
     }
 
     /// Grants a renewal, if it may be granted: checks and records in one step. The answer may be sent only after this.

@@ -1,4 +1,4 @@
-//! The leader's judging of heartbeats, small: silence longer than the lease's length is taken for death, a sign of life
+//! The leader's judging of heartbeats, small: silence that is longer than some share of the lease is taken for death, a sign of life
 //! for life, and now and then somebody is accused who is well. Nothing that must be safe may rest on it.
 
 use baton_core::command::{Command, Judgement, JudgementsRecord};
@@ -20,7 +20,7 @@ impl World {
             return;
         }
         for (name, service) in &node.state.services {
-            let ttl = service.spec.lease.ttl.as_duration();
+            let patience = service.spec.lease.ttl.as_duration() * self.shape.silence / 100;
             for (id, instance) in &service.instances {
                 if instance.registration.liveness != Liveness::Heartbeat {
                     continue;
@@ -29,7 +29,7 @@ impl World {
                 let key = (name.clone(), id.clone());
                 let heard = lead.heard.get(&key).filter(|(session, _)| instance.session.as_ref() == Some(session));
                 let since = heard.map_or(lead.since, |(_, at)| (*at).max(lead.since));
-                let silent = now.since(since) > ttl;
+                let silent = now.since(since) > patience;
                 let slandered = !silent && slander > 0 && self.rng.chance(slander);
                 let verdict = match (silent || slandered, heard) {
                     (true, _) => Verdict::Down,

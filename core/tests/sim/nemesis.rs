@@ -5,7 +5,7 @@ use super::clock::{MS, Micros};
 use super::message::Event;
 use super::net::{Addr, Weather};
 use super::seen::Sight;
-use super::shape::clock_error;
+use super::shape::Fault;
 use super::world::{World, tell};
 
 impl World {
@@ -13,18 +13,24 @@ impl World {
         if !self.shaking {
             return;
         }
-        match self.rng.below(100) {
-            0..12 => self.stop_process(),
-            12..20 => self.kill_process(),
-            20..26 => self.start_twin(),
-            26..34 => self.step_down_process(),
-            34..43 => self.stop_node(),
-            43..49 => self.kill_node(),
-            49..52 => self.stick_disk(),
-            52..76 => self.cut(),
-            76..90 => self.heal_net(),
-            90..95 => self.change_weather(),
-            _ => self.change_clock(),
+        match self.rng.weighted(&self.shape.faults) {
+            Fault::StopProcess => self.stop_process(),
+            Fault::KillProcess => self.kill_process(),
+            Fault::StartTwin => self.start_twin(),
+            Fault::StepDown => self.step_down_process(),
+            Fault::StopNode => self.stop_node(),
+            Fault::KillNode => self.kill_node(),
+            Fault::StickDisk => self.stick_disk(),
+            Fault::Campaign => self.campaign(),
+            Fault::CutNode => self.cut_node(),
+            Fault::CutPair => self.cut_pair(),
+            Fault::CutOneWay => self.cut_one_way(),
+            Fault::CutHalf => self.cut_half(),
+            Fault::CutProcess => self.cut_process(),
+            Fault::CutAnswers => self.cut_answers(),
+            Fault::HealNet => self.heal_net(),
+            Fault::Weather => self.change_weather(),
+            Fault::Clock => self.change_clock(),
         }
         let after = self.rng.about(self.shape.nemesis_every);
         self.plan(after, Event::Nemesis);
@@ -116,63 +122,79 @@ impl World {
         self.start_later(actor, after);
     }
 
-    fn cut(&mut self) {
+    /// One node from all others, and perhaps with some clients on its side.
+    fn cut_node(&mut self) {
         self.seen.note(Sight::Partitions);
-        let nodes = self.nodes.len();
-        match self.rng.below(6) {
-            // One node from all others, and perhaps with some clients on its side.
-            0 => {
-                let Some(alone) = self.some_node() else { return };
-                for other in (0..nodes).filter(|other| *other != alone) {
-                    self.net.cut_both(Addr::Node(alone), Addr::Node(other));
+        let Some(alone) = self.some_node() else { return };
+        let others = (0..self.nodes.len()).filter(|other| *other != alone);
+        for other in others.clone() {
+            self.net.cut_both(Addr::Node(alone), Addr::Node(other));
+        }
+        for process in 0..self.processes.len() {
+            if self.rng.chance(400) {
+                for other in others.clone() {
+                    self.net.cut_both(Addr::Process(process), Addr::Node(other));
                 }
-                for process in 0..self.processes.len() {
-                    if self.rng.chance(400) {
-                        for other in (0..nodes).filter(|other| *other != alone) {
-                            self.net.cut_both(Addr::Process(process), Addr::Node(other));
-                        }
-                    }
-                }
-                tell!(self, "n{} is cut off", alone + 1);
             }
-            // One pair of nodes.
-            1 => {
-                let (one, other) = (self.rng.at(nodes), self.rng.at(nodes));
-                self.net.cut_both(Addr::Node(one), Addr::Node(other));
-                tell!(self, "n{} and n{} are cut from each other", one + 1, other + 1);
-            }
-            // One way only.
-            2 => {
-                let (from, to) = (self.rng.at(nodes), self.rng.at(nodes));
-                self.net.cut(Addr::Node(from), Addr::Node(to));
-                tell!(self, "n{} reaches n{} no longer", from + 1, to + 1);
-            }
-            // A node hears nobody, or is heard by nobody.
-            3 => {
-                let Some(node) = self.some_node() else { return };
-                let deaf = self.rng.chance(500);
-                for other in (0..nodes).filter(|other| *other != node) {
-                    let (from, to) = if deaf { (other, node) } else { (node, other) };
-                    self.net.cut(Addr::Node(from), Addr::Node(to));
-                }
-                tell!(self, "n{} {}", node + 1, if deaf { "hears nobody" } else { "is heard by nobody" });
-            }
-            // A process from the cluster, but not from what it works on.
-            4 => {
-                let Some(process) = self.some_process() else { return };
-                for node in 0..nodes {
-                    self.net.cut_both(Addr::Process(process), Addr::Node(node));
-                }
-                tell!(self, "p{process} is cut off from the cluster");
-            }
-            // Answers to a process are lost.
-            _ => {
-                let Some(process) = self.some_process() else { return };
-                for node in 0..nodes {
-                    self.net.cut(Addr::Node(node), Addr::Process(process));
-                }
-                tell!(self, "p{process} hears nothing from the cluster");
-            }
+        }
+        tell!(self, "n{} is cut off", alone + 1);
+    }
+
+    /// One pair of nodes.
+    fn cut_pair(&mut self) {
+        self.seen.note(Sight::Partitions);
+        let (one, other) = (self.rng.at(self.nodes.len()), self.rng.at(self.nodes.len()));
+        self.net.cut_both(Addr::Node(one), Addr::Node(other));
+        tell!(self, "n{} and n{} are cut from each other", one + 1, other + 1);
+    }
+
+    /// One way only.
+    fn cut_one_way(&mut self) {
+        self.seen.note(Sight::Partitions);
+        let (from, to) = (self.rng.at(self.nodes.len()), self.rng.at(self.nodes.len()));
+        self.net.cut(Addr::Node(from), Addr::Node(to));
+        tell!(self, "n{} reaches n{} no longer", from + 1, to + 1);
+    }
+
+    /// A node hears no other, or is heard by none.
+    fn cut_half(&mut self) {
+        self.seen.note(Sight::Partitions);
+        let Some(node) = self.some_node() else { return };
+        let deaf = self.rng.chance(500);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            let (from, to) = if deaf { (other, node) } else { (node, other) };
+            self.net.cut(Addr::Node(from), Addr::Node(to));
+        }
+        tell!(self, "n{} {}", node + 1, if deaf { "hears nobody" } else { "is heard by nobody" });
+    }
+
+    /// A process from the cluster, but not from what it works on.
+    fn cut_process(&mut self) {
+        self.seen.note(Sight::Partitions);
+        let Some(process) = self.some_process() else { return };
+        for node in 0..self.nodes.len() {
+            self.net.cut_both(Addr::Process(process), Addr::Node(node));
+        }
+        tell!(self, "p{process} is cut off from the cluster");
+    }
+
+    /// What the cluster says to a process is lost.
+    fn cut_answers(&mut self) {
+        self.seen.note(Sight::Partitions);
+        let Some(process) = self.some_process() else { return };
+        for node in 0..self.nodes.len() {
+            self.net.cut(Addr::Node(node), Addr::Process(process));
+        }
+        tell!(self, "p{process} hears nothing from the cluster");
+    }
+
+    /// A node loses its patience before its time, rather one that does not lead.
+    fn campaign(&mut self) {
+        let may: Vec<usize> = self.nodes.iter().filter(|it| it.up && !it.raft.leads()).map(|it| it.at).collect();
+        if !may.is_empty() {
+            let at = self.rng.one(&may);
+            tell!(self, "n{} loses its patience", at + 1);
+            self.run_for_leader(at);
         }
     }
 
@@ -187,12 +209,12 @@ impl World {
     }
 
     fn change_clock(&mut self) {
-        let (now, error) = (self.now, clock_error(&mut self.rng));
+        let now = self.now;
         if self.rng.chance(500) {
-            let at = self.rng.at(self.nodes.len());
+            let (at, error) = (self.rng.at(self.nodes.len()), self.shape.node_error(&mut self.rng));
             self.nodes[at].clock.drift(now, error);
         } else {
-            let at = self.rng.at(self.processes.len());
+            let (at, error) = (self.rng.at(self.processes.len()), self.shape.process_error(&mut self.rng));
             self.processes[at].clock.drift(now, error);
         }
     }

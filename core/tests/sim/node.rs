@@ -12,7 +12,7 @@ use baton_core::probe::LocalTime;
 use baton_core::state::State;
 use baton_core::time::ClusterTime;
 
-use super::clock::{Clock, MS};
+use super::clock::Clock;
 use super::invariants;
 use super::leader::Lead;
 use super::message::{Answer, Ask, Event, Message, NodeTimer, RequestId, Waiter};
@@ -26,9 +26,6 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a node waits for a leader: from this up to twice as long.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// About how often a node makes durable how far it has applied, in microseconds.
-const PERSIST_EVERY: u64 = 700 * MS;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -124,7 +121,7 @@ impl World {
         tell!(self, "n{} starts, with entries applied up to {}", at + 1, self.nodes[at].applied);
         self.new_patience(at);
         self.node_will(at, PATIENCE, NodeTimer::Election);
-        let after = self.about(PERSIST_EVERY);
+        let after = self.about(self.shape.persist_every);
         self.node_will(at, after, NodeTimer::Persist);
     }
 
@@ -241,7 +238,7 @@ impl World {
             NodeTimer::Persist => {
                 let node = &mut self.nodes[at];
                 node.durable = (node.applied, node.state.clone());
-                let after = self.about(PERSIST_EVERY);
+                let after = self.about(self.shape.persist_every);
                 self.node_will(at, after, NodeTimer::Persist);
             }
             NodeTimer::Heartbeat { term } => {
@@ -266,14 +263,20 @@ impl World {
         let now = self.local(at);
         if now >= self.nodes[at].election_at {
             self.new_patience(at);
-            if !self.nodes[at].raft.leads() {
-                self.nodes[at].runs_since.get_or_insert(now);
-                self.nodes[at].raft.campaign();
-                self.after_raft(at);
-            }
+            self.run_for_leader(at);
         }
         let wait = self.nodes[at].election_at.since(now);
         self.node_will(at, wait, NodeTimer::Election);
+    }
+
+    pub(crate) fn run_for_leader(&mut self, at: usize) {
+        let now = self.local(at);
+        let node = &mut self.nodes[at];
+        if node.up && !node.raft.leads() {
+            node.runs_since.get_or_insert(now);
+            node.raft.campaign();
+            self.after_raft(at);
+        }
     }
 
     /// Applies what is committed, perhaps not all of it at once.

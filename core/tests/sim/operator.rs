@@ -15,7 +15,7 @@ use super::message::{Answer, Ask, Event, Message};
 use super::net::Addr;
 use super::process::service_name;
 use super::seen::Sight;
-use super::shape::{LETTERS, spec};
+use super::shape::{Act, LETTERS};
 use super::world::{World, tell};
 
 /// How long operators wait before they ask again for what must be there.
@@ -69,20 +69,20 @@ impl World {
             return;
         }
         let service = self.rng.at(self.shape.specs.len());
-        let ask = match self.rng.below(100) {
-            0..30 => self.manual(service),
-            30..45 => {
-                let spec = spec(&mut self.rng, self.shape.strict[service]);
+        let ask = match self.rng.weighted(&self.shape.acts) {
+            Act::Move => self.manual(service),
+            Act::Spec => {
+                let spec = self.shape.spec(&mut self.rng, self.shape.strict[service]);
                 Ask::Write(self.put_service(service, spec))
             }
-            45..53 => self.recreate(service),
-            53..61 => Ask::Write(self.deregister(service)),
-            61..72 => Ask::Write(self.admin(service)),
-            72..80 => Ask::Write(self.reset(service)),
-            80..85 => Ask::Write(self.pause(service)),
-            85..92 => Ask::Write(self.resume_automation(service)),
+            Act::Recreate => self.recreate(service),
+            Act::Deregister => Ask::Write(self.deregister(service)),
+            Act::Admin => Ask::Write(self.admin(service)),
+            Act::Reset => Ask::Write(self.reset(service)),
+            Act::Pause => Ask::Write(self.pause(service)),
+            Act::Resume => Ask::Write(self.resume_automation(service)),
             // Whoever was deleted by somebody is wanted back by somebody else.
-            _ => Ask::Write(self.put_service(service, self.shape.specs[service].clone())),
+            Act::Restore => Ask::Write(self.put_service(service, self.shape.specs[service].clone())),
         };
         tell!(self, "op asks: {}", short(&ask));
         self.operator_asks(ask);

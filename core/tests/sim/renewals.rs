@@ -19,7 +19,7 @@ const ROUND_PATIENCE: Duration = Duration::from_millis(400);
 
 /// How soon a grant is tried again for which the state was not yet applied far enough, and how often.
 const BEHIND: Duration = Duration::from_millis(3);
-const BEHIND_MAX: u32 = 100;
+const BEHIND_MAX: u32 = 50;
 
 /// A heartbeat that waits for a round, or for its grant.
 #[derive(Clone, Debug)]
@@ -133,8 +133,11 @@ impl World {
                 Answer::Role { lease: Some(granted), interval }
             }
             Err(Withheld::Behind) if tried < BEHIND_MAX => {
-                self.seen.note(Sight::GrantsBehind);
-                self.node_will(at, BEHIND, NodeTimer::Grant { term, point, renewal, tried: tried + 1 });
+                if tried == 0 {
+                    self.seen.note(Sight::GrantsBehind);
+                }
+                let after = BEHIND.max(Duration::from_micros(self.shape.apply_lag / 4));
+                self.node_will(at, after, NodeTimer::Grant { term, point, renewal, tried: tried + 1 });
                 return;
             }
             Err(Withheld::OtherTerm | Withheld::Behind) => Answer::Unavailable,

@@ -40,6 +40,17 @@ impl Rng {
         of[self.at(of.len())]
     }
 
+    /// One of them, each as often as its weight says.
+    pub(crate) fn weighted<T: Copy>(&mut self, of: &[(T, u64)]) -> T {
+        let mut drawn = self.below(of.iter().map(|(_, weight)| weight).sum());
+        let chosen = of.iter().find(|(_, weight)| {
+            let here = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            here
+        });
+        chosen.unwrap_or(&of[0]).0
+    }
+
     /// Whether something happens that does so `in_thousand` times in a thousand.
     pub(crate) fn chance(&mut self, in_thousand: u64) -> bool {
         self.below(1_000) < in_thousand

@@ -5,6 +5,7 @@ use baton_core::planner::{CandidateReport, Facts, plan_service};
 use baton_core::probe::Health;
 use baton_core::state::AdminState;
 
+use super::bias::Bias;
 use super::clock::{MS, Micros, SEC};
 use super::invariants;
 use super::message::Ask;
@@ -26,6 +27,7 @@ const SETTLING: Micros = SEC;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
+    pub(crate) bias: Bias,
     pub(crate) violation: Option<Violation>,
     pub(crate) seen: Seen,
     pub(crate) entries: u64,
@@ -33,21 +35,21 @@ pub(crate) struct Outcome {
     pub(crate) fingerprint: u64,
 }
 
-/// Runs a seed.
-pub(crate) fn run(seed: u64) -> Outcome {
-    outcome(seed, play(Shape::of(seed), false))
+/// Runs a seed, in a run of that kind.
+pub(crate) fn run(seed: u64, bias: Bias) -> Outcome {
+    outcome(seed, bias, play(bias.shape(seed), false))
 }
 
-/// Runs a seed, and tells what happened last.
-pub(crate) fn retell(seed: u64) -> (Outcome, Vec<String>) {
-    let mut world = play(Shape::of(seed), true);
+/// Runs a seed, and tells what happened.
+pub(crate) fn retell(seed: u64, bias: Bias) -> (Outcome, Vec<String>) {
+    let mut world = play(bias.shape(seed), true);
     let told = world.told.take().unwrap_or_default();
-    (outcome(seed, world), told)
+    (outcome(seed, bias, world), told)
 }
 
-fn outcome(seed: u64, world: World) -> Outcome {
+fn outcome(seed: u64, bias: Bias, world: World) -> Outcome {
     let (entries, simulated, fingerprint) = (world.history.len(), world.now, world.fingerprint);
-    Outcome { seed, violation: world.violation, seen: world.seen, entries, simulated, fingerprint }
+    Outcome { seed, bias, violation: world.violation, seen: world.seen, entries, simulated, fingerprint }
 }
 
 fn play(shape: Shape, tells: bool) -> World {
@@ -189,7 +191,7 @@ impl World {
 
 /// A run that failed, as it is printed.
 pub(crate) fn told(outcome: &Outcome) -> String {
-    let (again, lines) = retell(outcome.seed);
+    let (again, lines) = retell(outcome.seed, outcome.bias);
     let Some(violation) = &outcome.violation else { return "nothing was broken".to_owned() };
     let same =
         if again == *outcome { "" } else { "\nTHE SECOND RUN WAS ANOTHER: the simulator is not deterministic\n" };

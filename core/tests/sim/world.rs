@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::renewals::LastGrant;
 use super::rng::Rng;
 use super::seen::{Seen, Sight};
-use super::shape::{SLOTS, Shape, clock_error};
+use super::shape::{SLOTS, Shape};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,12 +81,20 @@ impl World {
     pub(crate) fn new(shape: Shape, tells: bool) -> Self {
         let mut rng = shape.rng();
         let net = Net::new(shape.weather, rng.split());
-        let nodes = (0..shape.nodes).map(|at| Node::new(at, shape.nodes, some_clock(&mut rng))).collect();
+        let nodes = (0..shape.nodes)
+            .map(|at| {
+                let error = shape.node_error(&mut rng);
+                Node::new(at, shape.nodes, some_clock(&mut rng, error))
+            })
+            .collect();
         let mut processes = Vec::new();
         for (service, instances) in shape.instances.iter().enumerate() {
             for letter in 0..*instances {
                 for slot in 0..SLOTS {
-                    processes.push(Process::new(processes.len(), service, letter, slot, some_clock(&mut rng)));
+                    processes.push({
+                        let error = shape.process_error(&mut rng);
+                        Process::new(processes.len(), service, letter, slot, some_clock(&mut rng, error))
+                    });
                 }
             }
         }
@@ -304,7 +312,6 @@ impl World {
     }
 }
 
-fn some_clock(rng: &mut Rng) -> Clock {
-    let error = clock_error(rng);
+fn some_clock(rng: &mut Rng, error: i64) -> Clock {
     Clock::new(error, Duration::from_millis(rng.below(100_000)))
 }
