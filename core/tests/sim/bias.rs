@@ -17,6 +17,8 @@ pub(crate) enum Bias {
     LateAnswers,
     /// Leaders lose their office at any moment, and many messages are late.
     Elections,
+    /// Leaders are deposed while the answers to their rounds are under way.
+    LateRounds,
     /// Nodes that run for long before they are elected.
     Candidacies,
     /// Proposals that wait long for a disk, holders that come back meanwhile.
@@ -25,18 +27,25 @@ pub(crate) enum Bias {
     SlowStates,
     /// Releases that come late, and twice.
     LateReleases,
+    /// Specs that change, services that are deleted and made anew, while holders are cut off.
+    Churn,
+    /// Operators and the planner who want different things at once.
+    Races,
 }
 
 impl Bias {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::None,
         Self::Margin,
         Self::LateAnswers,
         Self::Elections,
+        Self::LateRounds,
         Self::Candidacies,
         Self::SlowProposals,
         Self::SlowStates,
         Self::LateReleases,
+        Self::Churn,
+        Self::Races,
     ];
 
     /// The run of a seed, of this kind.
@@ -85,25 +94,31 @@ impl Bias {
                     (Fault::HealNet, 8),
                 ];
                 shape.acts = vec![(Act::Move, 10), (Act::Resume, 1)];
-                (shape.slander, shape.think) = (10, 20 * MS);
+                (shape.slander, shape.think, shape.hasty) = (10, 20 * MS, true);
+            }
+            Self::LateRounds => {
+                shape.weather = Weather { late: 400, lateness: 80 * MS, ..shape.weather };
+                shape.ttls = vec![400];
+                (shape.nemesis_every, shape.operator_every) = (150 * MS, SEC);
+                shape.faults = vec![(Fault::Coup, 10), (Fault::HealNet, 10)];
+                shape.acts = vec![(Act::Move, 10), (Act::Resume, 1)];
+                shape.slander = 0;
             }
             Self::Candidacies => {
-                (shape.nemesis_every, shape.operator_every) = (400 * MS, 300 * MS);
-                shape.faults =
-                    vec![(Fault::CutNode, 8), (Fault::CutHalf, 8), (Fault::HealNet, 10), (Fault::CutProcess, 2)];
-                shape.acts = vec![(Act::Move, 10), (Act::Resume, 1)];
-                shape.slander = 10;
+                shape.ttls = vec![600, 1_000];
+                shape.shaken = 40 * SEC;
+                (shape.nemesis_every, shape.operator_every) = (2 * SEC, 5 * SEC);
+                shape.silence = 100;
+                shape.faults = vec![(Fault::Exile, 10), (Fault::Campaign, 2), (Fault::HealNet, 1)];
+                shape.acts = vec![(Act::Move, 10), (Act::Resume, 3)];
+                (shape.slander, shape.hasty) = (0, true);
             }
             Self::SlowProposals => {
                 (shape.nemesis_every, shape.operator_every) = (250 * MS, 3 * SEC);
-                shape.silence = rng.one(&[150, 300]);
-                shape.slander = 10;
-                shape.faults = vec![
-                    (Fault::StickDisk, 20),
-                    (Fault::CutProcess, 6),
-                    (Fault::StopProcess, 10),
-                    (Fault::HealNet, 20),
-                ];
+                (shape.silence, shape.slander) = (rng.one(&[150, 200]), 10);
+                shape.batching = 250 * MS;
+                shape.faults =
+                    vec![(Fault::StickDisk, 3), (Fault::CutProcess, 8), (Fault::StopProcess, 15), (Fault::HealNet, 20)];
                 shape.acts = vec![(Act::Move, 1), (Act::Resume, 3), (Act::Reset, 3)];
             }
             Self::SlowStates => {
@@ -125,6 +140,21 @@ impl Bias {
                 (shape.nemesis_every, shape.operator_every) = (250 * MS, 600 * MS);
                 shape.faults = vec![(Fault::StepDown, 20), (Fault::HealNet, 1)];
                 shape.acts = vec![(Act::Move, 10), (Act::Resume, 1)];
+            }
+            Self::Churn => {
+                shape.ttls = vec![250, 2_000];
+                (shape.nemesis_every, shape.operator_every) = (500 * MS, 500 * MS);
+                (shape.silence, shape.comes_again) = (100, 20 * MS);
+                shape.faults = vec![(Fault::CutProcess, 10), (Fault::StopProcess, 5), (Fault::HealNet, 10)];
+                shape.acts =
+                    vec![(Act::Spec, 10), (Act::Recreate, 8), (Act::Move, 3), (Act::Restore, 3), (Act::Resume, 1)];
+            }
+            Self::Races => {
+                (shape.nemesis_every, shape.operator_every) = (300 * MS, 80 * MS);
+                (shape.think, shape.apply_lag) = (40 * MS, 5 * MS);
+                (shape.slander, shape.silence) = (20, 100);
+                shape.faults = vec![(Fault::StepDown, 10), (Fault::StopProcess, 3), (Fault::HealNet, 1)];
+                shape.acts = vec![(Act::Move, 20), (Act::Deregister, 3), (Act::Resume, 3), (Act::Reset, 3)];
             }
         }
         let mut rng = Rng::new(seed ^ 0x5bec5);

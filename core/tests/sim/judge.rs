@@ -29,7 +29,8 @@ impl World {
                 let key = (name.clone(), id.clone());
                 let heard = lead.heard.get(&key).filter(|(session, _)| instance.session.as_ref() == Some(session));
                 let since = heard.map_or(lead.since, |(_, at)| (*at).max(lead.since));
-                let silent = now.since(since) > patience;
+                let hasty = self.shape.hasty && self.shaking && heard.is_none() && service.is_active(id);
+                let silent = now.since(since) > if hasty { patience / 10 } else { patience };
                 let slandered = !silent && slander > 0 && self.rng.chance(slander);
                 let verdict = match (silent || slandered, heard) {
                     (true, _) => Verdict::Down,

@@ -169,7 +169,7 @@ impl World {
         let Some(lead) = self.lead(at, term) else { return };
         lead.waiting.push((command, waiter));
         if !std::mem::replace(&mut lead.flushing, true) {
-            let after = self.about(300);
+            let after = self.about(self.shape.batching);
             self.node_will(at, after, NodeTimer::Flush { term });
         }
     }

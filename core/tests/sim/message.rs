@@ -174,6 +174,10 @@ pub(crate) enum Event {
     Start {
         actor: Addr,
     },
+    /// A node that was cut off is back, and runs for leader.
+    Return {
+        node: usize,
+    },
     /// An operator does something.
     Operator,
     /// Something breaks.

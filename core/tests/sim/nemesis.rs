@@ -22,6 +22,8 @@ impl World {
             Fault::KillNode => self.kill_node(),
             Fault::StickDisk => self.stick_disk(),
             Fault::Campaign => self.campaign(),
+            Fault::Coup => self.coup(),
+            Fault::Exile => self.exile(),
             Fault::CutNode => self.cut_node(),
             Fault::CutPair => self.cut_pair(),
             Fault::CutOneWay => self.cut_one_way(),
@@ -186,6 +188,43 @@ impl World {
             self.net.cut(Addr::Node(node), Addr::Process(process));
         }
         tell!(self, "p{process} hears nothing from the cluster");
+    }
+
+    /// The leader hears nobody any more, but for what is under way, and another is elected.
+    fn coup(&mut self) {
+        let leads = |at: &usize| self.nodes[*at].up && self.nodes[*at].raft.leads();
+        let Some(leader) = (0..self.nodes.len()).find(leads) else { return };
+        self.seen.note(Sight::Partitions);
+        for other in (0..self.nodes.len()).filter(|other| *other != leader) {
+            self.net.cut(Addr::Node(other), Addr::Node(leader));
+        }
+        tell!(self, "n{} hears nobody", leader + 1);
+        self.campaign();
+    }
+
+    /// A node that does not lead is cut off from the others for about as long as leases last, runs for leader in vain, and
+    /// does so again when it is back.
+    fn exile(&mut self) {
+        let may: Vec<usize> = self.nodes.iter().filter(|it| it.up && !it.raft.leads()).map(|it| it.at).collect();
+        if may.is_empty() {
+            return;
+        }
+        self.seen.note(Sight::Partitions);
+        let node = self.rng.one(&may);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.net.cut_both(Addr::Node(node), Addr::Node(other));
+        }
+        let ttl = self.rng.one(&self.shape.ttls) * MS;
+        let long = self.rng.between(ttl, 3 * ttl);
+        tell!(self, "n{} is exiled for {} ms", node + 1, long / MS);
+        self.plan(long, Event::Return { node });
+    }
+
+    pub(crate) fn return_from_exile(&mut self, node: usize) {
+        if self.shaking {
+            self.heal_net();
+            self.run_for_leader(node);
+        }
     }
 
     /// A node loses its patience before its time, rather one that does not lead.

@@ -210,7 +210,8 @@ impl World {
         let term = self.nodes[at].raft.term;
         self.elected = self.elected.max(term);
         self.seen.note(Sight::Elections);
-        tell!(self, "n{} leads in term {term}", at + 1);
+        let ran = self.nodes[at].runs_since.map_or(Duration::ZERO, |since| now.since(since));
+        tell!(self, "n{} leads in term {term}, after {} ms of candidacy", at + 1, ran.as_millis());
         let first_index = self.nodes[at].raft.last_index();
         let node = &mut self.nodes[at];
         node.lead = Some(Lead::new(term, now, first_index));

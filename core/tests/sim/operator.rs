@@ -25,8 +25,9 @@ impl World {
     /// The first things that happen: services are made, processes start, and things begin to break.
     pub(crate) fn begin(&mut self) {
         for service in 0..self.shape.specs.len() {
-            for _ in 0..3 {
-                let after = self.rng.below(400 * MS);
+            // Until somebody leads nobody can be asked.
+            for attempt in 0..8 {
+                let after = attempt * 300 * MS + self.rng.below(300 * MS);
                 let put = self.put_service(service, self.shape.specs[service].clone());
                 self.operator_asks_at(after, Ask::Write(put));
             }

@@ -364,7 +364,7 @@ impl World {
         self.processes[at].session = None;
         // A supervisor starts it anew some time later; of a twin one is enough.
         if self.processes[at].slot == 0 {
-            let after = self.about(800 * MS);
+            let after = self.about(self.shape.comes_again);
             self.process_will(at, after, ProcessTimer::Register);
         }
     }

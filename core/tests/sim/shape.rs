@@ -49,6 +49,12 @@ pub(crate) struct Shape {
     pub(crate) apply_lag: Micros,
     pub(crate) persist_every: Micros,
     pub(crate) think: Micros,
+    /// About how long it takes until a process whose session is over registers anew.
+    pub(crate) comes_again: Micros,
+    /// About how long commands wait for others to go with them into one entry.
+    pub(crate) batching: Micros,
+    /// Whether a new leader takes an active for dead that it has not heard at once.
+    pub(crate) hasty: bool,
     /// How much of its lease a holder may be silent before it is taken for dead, in hundredths.
     pub(crate) silence: u32,
     /// How many in a thousand judgements of the leader are false accusations.
@@ -70,6 +76,8 @@ pub(crate) enum Fault {
     KillNode,
     StickDisk,
     Campaign,
+    Coup,
+    Exile,
     CutNode,
     CutPair,
     CutOneWay,
@@ -95,7 +103,7 @@ pub(crate) enum Act {
     Restore,
 }
 
-const FAULTS: [(Fault, u64); 17] = [
+const FAULTS: [(Fault, u64); 19] = [
     (Fault::StopProcess, 12),
     (Fault::KillProcess, 8),
     (Fault::StartTwin, 6),
@@ -103,7 +111,9 @@ const FAULTS: [(Fault, u64); 17] = [
     (Fault::StopNode, 9),
     (Fault::KillNode, 6),
     (Fault::StickDisk, 4),
-    (Fault::Campaign, 6),
+    (Fault::Campaign, 5),
+    (Fault::Coup, 2),
+    (Fault::Exile, 2),
     (Fault::CutNode, 4),
     (Fault::CutPair, 4),
     (Fault::CutOneWay, 4),
@@ -149,6 +159,9 @@ impl Shape {
             apply_lag: rng.one(&[50, MS, 20 * MS, 100 * MS]),
             persist_every: 700 * MS,
             think: rng.one(&[50, MS, 20 * MS]),
+            comes_again: rng.one(&[20 * MS, 800 * MS]),
+            batching: rng.one(&[300, 300, 300, 5 * MS, 100 * MS]),
+            hasty: rng.chance(250),
             silence: rng.one(&[100, 100, 150, 300]),
             slander: rng.one(&[0, 0, 2, 10]),
             ttls: vec![250, 250, 300, 500, 1_000, 2_000],

@@ -163,6 +163,7 @@ impl World {
             Event::Process { process, .. } => (5, *process),
             Event::Resume { .. } => (6, 0),
             Event::Start { .. } => (7, 0),
+            Event::Return { .. } => (10, 0),
             Event::Operator => (8, 0),
             Event::Nemesis => (9, 0),
         };
@@ -175,7 +176,9 @@ impl World {
             Event::Deliver { to, .. } => Some(*to),
             Event::Node { node, .. } => Some(Addr::Node(*node)),
             Event::Process { process, .. } => Some(Addr::Process(*process)),
-            Event::Resume { .. } | Event::Start { .. } | Event::Operator | Event::Nemesis => None,
+            Event::Resume { .. } | Event::Start { .. } | Event::Return { .. } | Event::Operator | Event::Nemesis => {
+                None
+            }
         };
         if let Some(stopped) = whom.and_then(|whom| self.stopped.get_mut(&whom))
             && stopped.since.is_some()
@@ -204,6 +207,7 @@ impl World {
             }
             Event::Resume { actor } => self.resume(actor),
             Event::Start { actor } => self.start(actor),
+            Event::Return { node } => self.return_from_exile(node),
             Event::Operator => self.operator_acts(),
             Event::Nemesis => self.nemesis_acts(),
         }
