@@ -124,6 +124,15 @@ impl Client {
         self.write(Method::PUT, path, Some(body)).await
     }
 
+    /// Changes a part of what is at `path`. Tried at the next endpoint only while nothing has been sent.
+    pub async fn patch<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.write(Method::PATCH, path, Some(body)).await
+    }
+
     /// Asks for an action. Tried at the next endpoint only while nothing has been sent.
     pub async fn post<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
         self.write(Method::POST, path, Some(body)).await
@@ -133,6 +142,33 @@ impl Client {
     pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
         let answer = self.send(Method::DELETE, path, None).await?;
         self.body(&format!("DELETE {path}"), answer).await.map(|_| ())
+    }
+
+    /// Writes at one endpoint and nowhere else, within a limit for all of it. The endpoints are counted in a ring.
+    pub(crate) async fn write_at<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        (method, index): (Method, usize),
+        path: &str,
+        body: &B,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let endpoint = &self.endpoints[index % self.endpoints.len()];
+        let what = format!("{method} {path}");
+        let asked = async {
+            match tried(self.http.request(method, join(endpoint, path)?).json(body).send().await) {
+                Tried::Answer(answer) => self.read(&what, answer).await,
+                Tried::NotSent(why) => {
+                    Err(ClientError::NoConnection { tried: list(std::slice::from_ref(endpoint)), why })
+                }
+                Tried::NoAnswer(why) => {
+                    Err(ClientError::NoAnswer { endpoint: list(std::slice::from_ref(endpoint)), why })
+                }
+            }
+        };
+        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+            let why = format!("nothing came within {} ms", limit.as_millis());
+            Err(ClientError::NoAnswer { endpoint: list(std::slice::from_ref(endpoint)), why })
+        })
     }
 
     async fn write<B: Serialize, T: DeserializeOwned>(

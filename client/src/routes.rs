@@ -1,16 +1,23 @@
 //! The requests of the API that clients make, each path spelt once. How a request travels is `http`'s.
 
+use std::time::Duration;
+
 use baton_core::event::Event;
-use baton_core::id::{InstanceId, Revision, ServiceName, TransitionId};
+use baton_core::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
+use baton_core::planner::{ManualMove, ServiceReport};
 use baton_core::transition::Transition;
 use serde::Serialize;
 
 use crate::error::ClientError;
 use crate::http::Client;
 use crate::view::{
-    ActiveView, AdminRequest, ClusterView, EndpointsView, EventPage, InstanceView, MoveRequest, PickRequest, PickView,
-    Readiness, ResetRequest, ServiceView, Stored,
+    AckRequest, ActiveView, AdminRequest, ClusterAutomation, ClusterView, EndpointsView, EventPage, InstanceView,
+    MoveAnswer, MoveRequest, PauseRequest, PickRequest, PickView, Readiness, ReleaseRequest, Released, ResetRequest,
+    ResumeRequest, ServiceAutomation, ServiceView, Stored, TransitionPage, VerifyAnswer, VerifyRequest,
 };
+
+/// How long the answer to a move may take: the server waits ten seconds for its end, and says then how it stands.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Client {
     /// The cluster, as the node that answers sees it.
@@ -102,18 +109,100 @@ impl Client {
         self.post(&format!("/v1/services/{service}/instances/{instance}/reset"), request).await
     }
 
-    /// Moves the active, both sides well.
-    pub async fn switchover(
+    /// Changes what is said of an instance, without a new session: `changes` are merged into its registration.
+    pub async fn patch_instance<B: Serialize + Sync>(
         &self,
         service: &ServiceName,
+        instance: &InstanceId,
+        changes: &B,
+    ) -> Result<Stored, ClientError> {
+        self.patch(&format!("/v1/services/{service}/instances/{instance}"), changes).await
+    }
+
+    /// Says that a promoted instance serves; the record of the move that promoted it.
+    pub async fn ack(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        request: &AckRequest,
+    ) -> Result<Transition, ClientError> {
+        self.post(&format!("/v1/services/{service}/instances/{instance}/ack"), request).await
+    }
+
+    /// Says that a holder has stopped.
+    pub async fn release(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+        request: &ReleaseRequest,
+    ) -> Result<Released, ClientError> {
+        self.post(&format!("/v1/services/{service}/instances/{instance}/release"), request).await
+    }
+
+    /// Whether a token is the active's.
+    pub async fn verify_token(&self, service: &ServiceName, token: Token) -> Result<VerifyAnswer, ClientError> {
+        self.post(&format!("/v1/services/{service}/tokens/verify"), &VerifyRequest { token }).await
+    }
+
+    /// Moves the active. Answered when the move is at its end, or after ten seconds while it is still open.
+    pub async fn make_move(
+        &self,
+        wanted: ManualMove,
+        service: &ServiceName,
         request: &MoveRequest,
-    ) -> Result<serde_json::Value, ClientError> {
-        self.post(&format!("/v1/services/{service}/switchover"), request).await
+    ) -> Result<MoveAnswer, ClientError> {
+        let patient = self.clone().answer_within(MOVE_TIMEOUT);
+        patient.post(&format!("/v1/services/{service}/{wanted}"), request).await
+    }
+
+    /// Moves the active, both sides well.
+    pub async fn switchover(&self, service: &ServiceName, request: &MoveRequest) -> Result<MoveAnswer, ClientError> {
+        self.make_move(ManualMove::Switchover, service, request).await
+    }
+
+    /// Why, and why not.
+    pub async fn explain(&self, service: &ServiceName) -> Result<ServiceReport, ClientError> {
+        self.get(&format!("/v1/services/{service}/explain")).await
+    }
+
+    /// Keeps Baton from moving a service by itself, for a while.
+    pub async fn pause(&self, service: &ServiceName, request: &PauseRequest) -> Result<ServiceAutomation, ClientError> {
+        self.post(&format!("/v1/services/{service}/pause"), request).await
+    }
+
+    /// Lets Baton move a service by itself again.
+    pub async fn resume(
+        &self,
+        service: &ServiceName,
+        request: &ResumeRequest,
+    ) -> Result<ServiceAutomation, ClientError> {
+        self.post(&format!("/v1/services/{service}/resume"), request).await
+    }
+
+    /// Keeps Baton from moving any service by itself, for a while.
+    pub async fn pause_all(&self, request: &PauseRequest) -> Result<ClusterAutomation, ClientError> {
+        self.post("/v1/automation/pause", request).await
+    }
+
+    /// Lets Baton move services by itself again, and releases the brake.
+    pub async fn resume_all(&self, request: &ResumeRequest) -> Result<ClusterAutomation, ClientError> {
+        self.post("/v1/automation/resume", request).await
     }
 
     /// The record of one transition.
     pub async fn transition(&self, id: TransitionId) -> Result<Transition, ClientError> {
         self.get(&format!("/v1/transitions/{id}")).await
+    }
+
+    /// The last transitions, the newest first: of one service, or of all.
+    pub async fn transitions(
+        &self,
+        service: Option<&ServiceName>,
+        limit: usize,
+    ) -> Result<Vec<Transition>, ClientError> {
+        let of = service.map_or_else(String::new, |service| format!("&service={service}"));
+        let page: TransitionPage = self.get(&format!("/v1/transitions?limit={limit}{of}")).await?;
+        Ok(page.items)
     }
 
     /// The events after a revision, at most `limit` of them.

@@ -55,6 +55,8 @@ pub enum Command {
     ServiceDelete(ServiceDelete),
     /// Registers an instance or replaces its registration.
     InstancePut(InstancePut),
+    /// Changes what is said of a registered instance, in its present session.
+    InstanceChange(InstanceChange),
     /// Removes an instance.
     InstanceDelete(InstanceDelete),
     /// An observer's verdicts changed.
@@ -177,6 +179,22 @@ pub struct InstancePut {
     /// Only if its generation is this one (`If-Match`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_generation: Option<u64>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// Changes what is said of a registered instance. It goes on in the session that it has, so its tenure goes on too; whose
+/// life shows otherwise than before is somebody else, and registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceChange {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its id.
+    pub instance: InstanceId,
+    /// All that is said of it from now on.
+    pub registration: Box<Registration>,
+    /// Only if its generation is this one: what was changed is made from what was seen.
+    pub if_generation: u64,
     /// Who asks.
     pub actor: String,
 }
@@ -369,6 +387,9 @@ pub struct Target {
 }
 
 /// Promotes an instance within an open transition.
+///
+/// Where an operator asks for it, and the proof that holds is another one or may still come, nobody is promoted yet: the open
+/// move is theirs from there on and goes to that instance, and the planner completes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promote {
     /// The service.
@@ -603,12 +624,15 @@ pub enum Refusal {
         instance: InstanceId,
     },
     /// Another transition of the service is running.
-    #[error("{transition} of \"{service}\" is running: wait for its end")]
+    #[error("{transition} of \"{service}\" is running, and there is one at a time: {why}")]
     TransitionInProgress {
         /// The service.
         service: ServiceName,
         /// The running one.
         transition: TransitionId,
+        /// What it is, and what completes it.
+        #[serde(default)]
+        why: String,
     },
     /// The instance may not be promoted.
     #[error("\"{instance}\" may not be promoted: {why}")]

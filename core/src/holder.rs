@@ -6,6 +6,9 @@
 //! token and its length extends it. A pushed role only prompts a heartbeat. After a release of a token every answer that
 //! names that token or a lower one is ignored. When the lease runs out, the holder stops, whatever it hears.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -26,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(20);
 const RETRY_PASSIVE: Duration = Duration::from_millis(500);
 /// How often one is sent before the cluster has said how often it wants to hear.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The most often that an answer can ask for: a bad one must not make a holder send without rest.
+const INTERVAL_MIN: Duration = RETRY;
 
 /// What a heartbeat's answer says of the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +119,8 @@ pub struct Holder {
     held: Option<Held>,
     /// The highest token that was released or given up: nothing that names it or a lower one is heeded.
     done_with: Option<Token>,
+    /// The number of the newest request whose answer said that it is passive.
+    passive_by: u64,
     over: bool,
 }
 
@@ -127,6 +134,7 @@ impl Holder {
             interval: INTERVAL,
             held: None,
             done_with: None,
+            passive_by: 0,
             over: false,
         }
     }
@@ -183,7 +191,7 @@ impl Holder {
         if planted(Mutant::AnswerMatchedToNewest) {
             sent = self.sent.last_key_value().map_or(sent, |(_, newest)| sent.max(*newest));
         }
-        self.interval = answer.interval;
+        self.interval = answer.interval.max(INTERVAL_MIN);
         self.beat_at = self.beat_at.min(now.plus(self.interval));
         match answer.lease {
             Some(lease) => self.granted(number, sent, &lease, now),
@@ -195,6 +203,10 @@ impl Holder {
         let LeaseAnswer { token, ttl, on_quorum_loss } = *lease;
         // It was granted before the release was heard: whoever relies on the release would be the second.
         if self.done_with.is_some_and(|done| token <= done) && !planted(Mutant::AnswerHeardAfterRelease) {
+            return Vec::new();
+        }
+        // It was asked before the request whose answer has told it to step down: nobody starts again on that.
+        if number < self.passive_by {
             return Vec::new();
         }
         let until = sent.plus(ttl);
@@ -226,6 +238,7 @@ impl Holder {
     }
 
     fn told_passive(&mut self, number: u64) -> Vec<Change> {
+        self.passive_by = self.passive_by.max(number);
         match self.held {
             // An older answer than the one that made it active says nothing of what it is now.
             Some(held) if number > held.by => self.stopped(held.token, Stop::SteppedDown),

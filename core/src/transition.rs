@@ -115,6 +115,10 @@ pub struct HookOutcome {
 pub struct HookAttempt {
     /// Which run it is within the transition, from 1.
     pub number: u32,
+    /// Whom it cuts off: the holder when it began.
+    pub instance: InstanceId,
+    /// Under which token that one held the service; null where it served beside others, without one.
+    pub token: Option<Token>,
     /// The node that runs it: the leader.
     pub node: NodeId,
     /// Its term. A leader of another term does not know how the run ended, and begins another.
@@ -123,7 +127,7 @@ pub struct HookAttempt {
     pub started_at: WallTime,
     /// The same on the decision clock.
     pub at: ClusterTime,
-    /// Whether the run before it has no outcome: that one may have run too.
+    /// Whether the run before it, of the same holder, has no outcome: that one may have been carried out too.
     pub resumes: bool,
     /// How it ended; null while it runs, or where its node was lost.
     pub outcome: Option<HookOutcome>,
@@ -227,4 +231,12 @@ pub struct Transition {
     /// The runs of the fencing hook.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook: Vec<HookAttempt>,
+}
+
+impl Transition {
+    /// Whether another than the one that it leaves was promoted within it already. It counts as one move then, however
+    /// often somebody else has to be tried.
+    pub fn has_moved(&self) -> bool {
+        self.tried.iter().any(|tried| self.from.as_ref() != Some(tried))
+    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use baton_core::id::{InstanceId, NodeId};
 use serde::Deserialize;
 
+use crate::effects::{HookConfig, Secret};
 use crate::prober::{ProbeConfig, read_ca_file};
 
 /// The port of the API where none is said.
@@ -19,7 +20,9 @@ const PEER_PORT: u16 = 7401;
 const LOG_DEFAULT: &str = "info,openraft=warn";
 /// A configuration file larger than this is not one.
 const FILE_MAX: u64 = 1 << 20;
-/// The most local commands. Each is written by hand; more of them are a mistake of whoever generated the file.
+/// A secret's file larger than this is not one: a secret of the greatest length and the end of its line fit.
+const SECRET_FILE_MAX: u64 = 2_048;
+/// The most local commands of a kind. Each is written by hand; more of them are a mistake of whoever generated the file.
 const AGENTS_MAX: usize = 100;
 
 /// The flags of `baton serve`. Each is also a key of the file (`node_id`, `data_dir`, …) and a variable `BATON_…`.
@@ -58,6 +61,20 @@ pub(crate) struct ServeArgs {
     /// What is logged, as in "info" or "baton=debug" [default: info, without Raft's own lines]
     #[arg(long, value_name = "FILTER", env = "BATON_LOG")]
     pub log: Option<String>,
+    /// Sign webhooks with the secret in this file: `whsec_` and base64 (Standard Webhooks), or plain text of at least 24 bytes
+    #[arg(long, value_name = "FILE", env = "BATON_WEBHOOK_SECRET_FILE")]
+    #[serde(skip)]
+    pub webhook_secret_file: Option<PathBuf>,
+    /// The same secret itself; better in the environment or in a file, since others on this machine can read command lines
+    #[arg(long, value_name = "SECRET", env = "BATON_WEBHOOK_SECRET", hide_env_values = true)]
+    #[serde(skip)]
+    pub webhook_secret: Option<Hidden>,
+    /// What the file says about webhooks.
+    #[arg(skip)]
+    pub webhooks: WebhooksTable,
+    /// The commands of the file that cut holders off, by their names.
+    #[arg(skip)]
+    pub fence_agents: BTreeMap<String, AgentTable>,
     /// What the file says about probes.
     #[arg(skip)]
     pub probe: ProbeTable,
@@ -86,7 +103,34 @@ pub(crate) struct ProbeTlsTable {
     pub ca_file: Option<PathBuf>,
 }
 
-/// A table `[agents.NAME]` of the file.
+/// The table `[webhooks]` of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WebhooksTable {
+    /// What they are signed with.
+    pub secret: Option<Hidden>,
+    /// The file that holds it.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// A text that is never shown, not even to whoever debugs.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Hidden(String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden")
+    }
+}
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// A table `[agents.NAME]` or `[fence_agents.NAME]` of the file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AgentTable {
@@ -128,6 +172,10 @@ pub(crate) struct ServeConfig {
     pub probe_ca_file: Option<PathBuf>,
     /// What probes go by: what is in that file, and the local commands.
     pub probe: ProbeConfig,
+    /// The file that the secret of webhooks came from.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// What fencing hooks go by: that secret, and the commands that cut holders off.
+    pub hooks: HookConfig,
 }
 
 impl fmt::Display for ServeConfig {
@@ -151,8 +199,15 @@ impl fmt::Display for ServeConfig {
         if let Some(path) = &self.probe_ca_file {
             write!(f, "\n\n[probe.tls]\nca_file = {:?}", path.display().to_string())?;
         }
-        for (name, command) in &self.probe.agents {
-            write!(f, "\n\n[agents.{name}]\ncommand = {}", toml::Value::from(command.clone()))?;
+        match (&self.webhook_secret_file, &self.hooks.secret) {
+            (Some(path), _) => write!(f, "\n\n[webhooks]\nsecret_file = {:?}", path.display().to_string())?,
+            (None, Some(_)) => f.write_str("\n\n[webhooks]\n# secret is set, and not shown")?,
+            (None, None) => {}
+        }
+        for (kind, agents) in [("agents", &self.probe.agents), ("fence_agents", &self.hooks.agents)] {
+            for (name, command) in agents {
+                write!(f, "\n\n[{kind}.{name}]\ncommand = {}", toml::Value::from(command.clone()))?;
+            }
         }
         Ok(())
     }
@@ -194,6 +249,11 @@ impl ServeArgs {
     /// Fills what is not said from the file, then from the defaults, and checks it all.
     pub(crate) fn resolve(self) -> Result<ServeConfig, ConfigError> {
         let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        // The two are one setting: whoever says one of them by flag or environment does not want the file's other.
+        let webhooks = match (self.webhook_secret, self.webhook_secret_file) {
+            (None, None) => file.webhooks,
+            (secret, secret_file) => WebhooksTable { secret, secret_file },
+        };
         let said = Self {
             config: None,
             node_id: self.node_id.or(file.node_id),
@@ -205,6 +265,10 @@ impl ServeArgs {
             insecure: self.insecure.or(file.insecure),
             log_format: self.log_format.or(file.log_format),
             log: self.log.or(file.log),
+            webhook_secret: None,
+            webhook_secret_file: None,
+            webhooks,
+            fence_agents: file.fence_agents,
             probe: file.probe,
             agents: file.agents,
             exit_when_stdin_closes: self.exit_when_stdin_closes,
@@ -221,7 +285,18 @@ fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
         return Err(ConfigError::Parse { path: path.to_owned(), message });
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: words_of(&error, &text) })
+}
+
+/// What is wrong with the file, with the line. A line that may hold a secret is not repeated.
+fn words_of(error: &toml::de::Error, text: &str) -> String {
+    let words = error.to_string();
+    if !words.contains("secret") {
+        return words;
+    }
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
@@ -272,7 +347,10 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             Vec::new()
         }
     };
-    let agents = check_agents(said.agents, &mut problems);
+    let agents = check_agents("agents", said.agents, &mut problems);
+    let fence_agents = check_agents("fence_agents", said.fence_agents, &mut problems);
+    let webhook_secret_file = said.webhooks.secret_file.clone();
+    let secret = check_secret(said.webhooks, &mut problems);
     let allowed_hosts = said.allowed_hosts.iter().flat_map(|list| list.split(',')).map(str::trim);
     let allowed_hosts = allowed_hosts.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase).collect();
     if problems.is_empty() {
@@ -287,28 +365,64 @@ fn check(said: ServeArgs) -> Result<ServeConfig, ConfigError> {
             log: said.log.unwrap_or_else(|| LOG_DEFAULT.to_owned()),
             probe: ProbeConfig { ca, ca_file: probe_ca_file.clone(), agents },
             probe_ca_file,
+            webhook_secret_file,
+            hooks: HookConfig { secret, agents: fence_agents },
         })
     } else {
         Err(ConfigError::Invalid(problems))
     }
 }
 
-/// The local commands: named as instances are, and none of them empty.
-fn check_agents(agents: BTreeMap<String, AgentTable>, problems: &mut Vec<String>) -> BTreeMap<InstanceId, Vec<String>> {
+/// The secret of webhooks, from one place. What is wrong with it is said without it.
+fn check_secret(said: WebhooksTable, problems: &mut Vec<String>) -> Option<Secret> {
+    let (setting, text) = match (said.secret, said.secret_file) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            problems.push("webhooks.secret: stands beside webhooks.secret_file: leave one of them out".to_owned());
+            return None;
+        }
+        (Some(Hidden(text)), None) => ("webhooks.secret:".to_owned(), text),
+        (None, Some(path)) => match read_secret(&path) {
+            Ok(text) => (format!("webhooks.secret_file: {}", path.display()), text),
+            Err(error) => {
+                problems.push(format!("webhooks.secret_file: {}: {error}", path.display()));
+                return None;
+            }
+        },
+    };
+    text.parse().map_err(|error| problems.push(format!("{setting} {error}"))).ok()
+}
+
+/// The first and only line of a file.
+fn read_secret(path: &Path) -> std::io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > SECRET_FILE_MAX {
+        let message = format!("is {size} bytes long: a secret's file has at most {SECRET_FILE_MAX}");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
+    }
+    Ok(std::fs::read_to_string(path)?.trim_end().to_owned())
+}
+
+/// The local commands of the table `[kind]`: named as instances are, and none of them empty.
+fn check_agents(
+    kind: &str,
+    agents: BTreeMap<String, AgentTable>,
+    problems: &mut Vec<String>,
+) -> BTreeMap<InstanceId, Vec<String>> {
     if agents.len() > AGENTS_MAX {
-        problems.push(format!("agents: {} of them are more than the {AGENTS_MAX} that may be", agents.len()));
+        problems.push(format!("{kind}: {} of them are more than the {AGENTS_MAX} that may be", agents.len()));
     }
     let mut checked = BTreeMap::new();
     for (name, AgentTable { command }) in agents {
         if command.first().is_none_or(String::is_empty) {
             problems
-                .push(format!("agents.{name}.command: names no program: write [\"/path/to/program\", \"argument\"]"));
+                .push(format!("{kind}.{name}.command: names no program: write [\"/path/to/program\", \"argument\"]"));
         } else if command.iter().any(|part| part.contains('\0')) {
-            problems.push(format!("agents.{name}.command: has a zero byte, which no program can be given"));
+            problems.push(format!("{kind}.{name}.command: has a zero byte, which no program can be given"));
         }
         match name.parse::<InstanceId>() {
             Ok(name) => _ = checked.insert(name, command),
-            Err(error) => problems.push(format!("agents: {error}")),
+            Err(error) => problems.push(format!("{kind}: {error}")),
         }
     }
     checked
@@ -493,6 +607,79 @@ mod tests {
         ] {
             let error = resolve(text).expect_err(words).to_string();
             assert!(error.contains(words), "\"{error}\" does not say \"{words}\"");
+        }
+    }
+
+    #[test]
+    fn fence_agents_are_commands_of_their_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("baton.toml");
+        let resolve = |text: &str| {
+            std::fs::write(&path, format!("data_dir = \"/d\"\n{text}")).expect("written");
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }.resolve()
+        };
+        let config = resolve("[agents.look]\ncommand = [\"l\"]\n[fence_agents.off]\ncommand = [\"o\", \"p q\"]");
+        let config = config.expect("resolves");
+        let off = &config.hooks.agents[&"off".parse::<InstanceId>().expect("a name")];
+        assert_eq!((off.as_slice(), config.hooks.agents.len()), (&["o".to_owned(), "p q".to_owned()][..], 1));
+        assert_eq!(config.probe.agents.len(), 1, "a check cannot run what cuts somebody off");
+        let again = resolve(&config.to_string().replace("data_dir", "#")).expect("a configuration");
+        assert_eq!(again.hooks, config.hooks);
+        let error = resolve("[fence_agents.off]\ncommand = []").expect_err("no program").to_string();
+        assert!(error.contains("fence_agents.off.command: names no program"), "{error}");
+    }
+
+    #[test]
+    fn the_secret_of_webhooks_comes_from_one_place_and_is_shown_in_none() {
+        const KEY: &str = "hunter2, hunter2 and hunter2";
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, file) = (dir.path().join("baton.toml"), dir.path().join("secret"));
+        let said = |text: &str| {
+            std::fs::write(&path, format!("data_dir = \"/d\"\n{text}")).expect("written");
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }
+        };
+        let by_file = format!("[webhooks]\nsecret_file = {:?}\n", file.display().to_string());
+        let by_text = format!("[webhooks]\nsecret = \"{KEY}\"\n");
+        std::fs::write(&file, format!("{KEY}\n")).expect("written");
+        let secret: Secret = KEY.parse().expect("a secret");
+
+        let config = said(&by_file).resolve().expect("resolves");
+        assert_eq!(config.hooks.secret.as_ref(), Some(&secret), "the end of the line is not part of it");
+        std::fs::write(&path, config.to_string()).expect("written");
+        let again = ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }.resolve();
+        assert_eq!(again.expect("what is shown is a configuration"), config);
+
+        let config = said(&by_text).resolve().expect("resolves");
+        assert_eq!(config.hooks.secret.as_ref(), Some(&secret));
+        let shown = config.to_string();
+        assert!(
+            shown.contains("# secret is set, and not shown") && toml::from_str::<ServeArgs>(&shown).is_ok(),
+            "{shown}"
+        );
+        let shown = format!("{shown} {config:?} {:?}", said(&by_text));
+        assert!(!shown.contains("hunter2"), "{shown}");
+
+        // By flag or environment one of the two replaces whatever the file says.
+        let other = ServeArgs { webhook_secret: Some(Hidden("x".repeat(24))), ..said(&by_file) };
+        assert_eq!(other.resolve().expect("resolves").hooks.secret, "x".repeat(24).parse().ok());
+        let by_flag = ServeArgs { webhook_secret_file: Some(file.clone()), ..said(&by_text) };
+        assert_eq!(by_flag.resolve().expect("resolves").webhook_secret_file.as_ref(), Some(&file));
+
+        std::fs::write(&file, "hunter2").expect("written");
+        for (text, words) in [
+            (format!("{by_text}secret_file = \"/x\""), "webhooks.secret: stands beside webhooks.secret_file"),
+            (by_file, "secret has a key of 7 bytes, and fewer than 24 can be guessed"),
+            (
+                "[webhooks]\nsecret_file = \"/nonexistent/x\"".to_owned(),
+                "webhooks.secret_file: /nonexistent/x: No such file",
+            ),
+            ("[webhooks]\nsecret = \"whsec_hunter2?\"".to_owned(), "webhooks.secret: begins with \"whsec_\""),
+            (by_text.replace("secret =", "secrett ="), "line 3: unknown field `secrett`"),
+            (by_text.replace("hunter2\"", "hunter2"), "line 3: "),
+        ] {
+            let error = said(&text).resolve().expect_err(words).to_string();
+            assert!(error.contains(words), "\"{error}\" does not say \"{words}\"");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 

@@ -12,7 +12,7 @@ use baton_core::planner::{Facts, debts_due};
 use baton_core::state::{Service, State};
 
 use crate::prober::Clock;
-use crate::store::View;
+use crate::store::StateReader;
 
 /// Debts of deleted services that are looked after at a time: the rest follows a moment later.
 const DEBTS_AT_ONCE: usize = 16;
@@ -46,10 +46,17 @@ impl LeaderBook {
         inner.leases.begin(term, now);
     }
 
-    /// Grants a renewal from the state of `view`, or says why not. See [`Leases::grant`].
-    pub(crate) fn grant(&self, point: ReadPoint, view: &View, asked: &Renewal<'_>) -> Result<Granted, Withheld> {
+    /// Grants a renewal from the state as it is now, or says why not. See [`Leases::grant`].
+    pub(crate) fn grant(
+        &self,
+        point: ReadPoint,
+        reader: &StateReader,
+        asked: &Renewal<'_>,
+    ) -> Result<Granted, Withheld> {
         let mut inner = self.lock();
-        // Read with the lock held: what is recorded is never older than what was checked before it.
+        // Both are read with the lock held. A state from before it could be from before a promotion whose seal has been
+        // lifted since; and what is recorded is never older than what was checked before it.
+        let view = reader.view();
         let now = self.clock.now();
         inner.leases.grant(point, view.applied_index, &view.state, asked, now)
     }
@@ -105,6 +112,7 @@ impl LeaderBook {
             | Command::ServicePut(_)
             | Command::ServiceDelete(_)
             | Command::InstancePut(_)
+            | Command::InstanceChange(_)
             | Command::InstanceDelete(_)
             | Command::VerdictsRecord(_)
             | Command::JudgementsRecord(_)

@@ -2,10 +2,12 @@
 
 mod api;
 mod cli;
+mod clock;
 mod config;
 mod consensus;
 mod controller;
 mod demo;
+mod effects;
 mod example_server;
 mod judge;
 mod leases;
@@ -14,7 +16,9 @@ mod net;
 mod node;
 mod orphan;
 mod prober;
+mod program;
 mod reports;
+mod run;
 mod store;
 mod terminal;
 

@@ -20,7 +20,7 @@ use crate::consensus::{Consensus, ConsensusConfig, ConsensusError, Tuning};
 use crate::leases::LeaderBook;
 use crate::net::{self, Limits};
 use crate::store::{Store, StoreError};
-use crate::{api, controller, judge, monitor, orphan, reports};
+use crate::{api, controller, effects, judge, monitor, orphan, reports};
 
 /// How soon an announcement that could not be made is tried again.
 const ANNOUNCE_RETRY: Duration = Duration::from_millis(200);
@@ -119,6 +119,8 @@ pub(crate) async fn serve(config: ServeConfig, exit_when_stdin_closes: bool) -> 
     vital("the judge", Box::pin(judge_task.run(shutdown.clone())));
     vital("what tells the leader of reports", Box::pin(reports_task.run(shutdown.clone())));
     vital("the controller", Box::pin(controller::run(consensus.clone(), leases, shutdown.clone())));
+    let hooks = effects::HookMeans::new(config.node_id, config.hooks.clone(), &config.probe);
+    vital("what runs fencing hooks", Box::pin(effects::run(consensus.clone(), hooks, shutdown.clone())));
     tasks.spawn(announce_until_known(announce, consensus.clone(), shutdown.clone()));
     tasks.close();
 

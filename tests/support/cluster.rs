@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) api: Api,
     log: PathBuf,
     namespace: Option<String>,
+    /// What it finds in its environment.
+    env: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -41,6 +43,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     // Behind `nodes`, so that the processes are gone before their directory is.
     dir: TempDir,
+    /// The configuration file of every node, if they have one.
+    config: Option<PathBuf>,
 }
 
 /// What a node says of itself in `GET /v1/cluster`.
@@ -57,10 +61,20 @@ pub(crate) struct Local {
 impl Cluster {
     /// `count` nodes on loopback, all ready.
     pub(crate) async fn start(count: u64) -> Self {
+        Self::configured(count, None).await
+    }
+
+    /// `count` nodes on loopback, all ready, each with this TOML as its configuration file.
+    pub(crate) async fn configured(count: u64, toml: Option<&str>) -> Self {
         for attempt in 1..=STARTS {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let nodes = (1..=count).map(|id| Node::on_loopback(id, dir.path())).collect();
-            let mut cluster = Self { nodes, dir };
+            let config = toml.map(|toml| {
+                let path = dir.path().join("baton.toml");
+                std::fs::write(&path, toml).expect("a file in a temporary directory");
+                path
+            });
+            let mut cluster = Self { nodes, dir, config };
             cluster.start_all();
             match cluster.all_ready().await {
                 Ok(()) => return cluster,
@@ -76,10 +90,16 @@ impl Cluster {
 
     /// One node in each of the first `count` hosts, all ready.
     pub(crate) async fn in_hosts(lan: &Lan, count: usize) -> Self {
+        Self::in_hosts_with(lan, count, |_| Vec::new()).await
+    }
+
+    /// The same, each with this in its environment.
+    pub(crate) async fn in_hosts_with(lan: &Lan, count: usize, env: impl Fn(u64) -> Vec<(String, String)>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let hosts = lan.hosts().iter().take(count);
-        let nodes = hosts.zip(1u64..).map(|(host, id)| Node::in_host(id, host, dir.path())).collect();
-        let mut cluster = Self { nodes, dir };
+        let node = |(host, id)| Node { env: env(id), ..Node::in_host(id, host, dir.path()) };
+        let nodes = hosts.zip(1u64..).map(node).collect();
+        let mut cluster = Self { nodes, dir, config: None };
         cluster.start_all();
         cluster.all_ready().await.unwrap_or_else(|output| panic!("a node ended while the cluster started:\n{output}"));
         cluster
@@ -121,6 +141,9 @@ impl Cluster {
         args.extend(["--listen".to_owned(), node.listen.to_string()]);
         args.extend(["--peer-listen".to_owned(), node.peer.to_string()]);
         args.extend(["--initial-cluster".to_owned(), members.join(",")]);
+        if let Some(config) = &self.config {
+            args.extend(["--config".to_owned(), config.display().to_string()]);
+        }
         if node.namespace.is_some() {
             args.push("--insecure".to_owned());
         }
@@ -134,7 +157,7 @@ impl Cluster {
             None => clean(BATON),
             Some(namespace) => in_namespace(namespace, BATON),
         };
-        command.args(args);
+        command.args(args).envs(node.env.iter().map(|(name, value)| (name, value)));
         node.process = Some(Process::start(&format!("node {id}"), command, &node.log));
     }
 
@@ -317,14 +340,15 @@ impl Node {
         let listen = ports::free();
         let api = Api::new(format!("http://{listen}"), None);
         let (data, log) = (dir.join(format!("node{id}")), dir.join(format!("node{id}.log")));
-        Self { id, listen, peer: ports::free(), data, api, log, namespace: None, process: None }
+        Self { id, listen, peer: ports::free(), data, api, log, namespace: None, env: Vec::new(), process: None }
     }
 
     fn in_host(id: u64, host: &Host, dir: &Path) -> Self {
         let (listen, peer) = (SocketAddr::from((host.address, 7400)), SocketAddr::from((host.address, 7401)));
         let api = Api::new(format!("http://{listen}"), Some(host.runtime()));
         let (data, log) = (dir.join(format!("node{id}")), dir.join(format!("node{id}.log")));
-        Self { id, listen, peer, data, api, log, namespace: Some(host.name.clone()), process: None }
+        let namespace = Some(host.name.clone());
+        Self { id, listen, peer, data, api, log, namespace, env: Vec::new(), process: None }
     }
 }
 

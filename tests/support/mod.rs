@@ -46,6 +46,11 @@ pub(crate) enum Load {
 /// Plays one test: waits for a place on the machine, then runs it in this thread (so that its output belongs to it)
 /// and ends it with a panic when it takes too long, while everything that it built still stands and can show its logs.
 pub(crate) fn scenario(load: Load, test: impl Future<Output = ()>) {
+    scenario_within(SCENARIO_LIMIT, load, test);
+}
+
+/// The same for a test that may be told to take longer.
+pub(crate) fn scenario_within(limit: Duration, load: Load, test: impl Future<Output = ()>) {
     let places = match load {
         Load::Light => 1,
         Load::Heavy => PLACES,
@@ -56,7 +61,7 @@ pub(crate) fn scenario(load: Load, test: impl Future<Output = ()>) {
         let mut test = pin!(test);
         tokio::select! {
             () = &mut test => {}
-            () = tokio::time::sleep(SCENARIO_LIMIT) => panic!("the test took longer than {SCENARIO_LIMIT:?}"),
+            () = tokio::time::sleep(limit) => panic!("the test took longer than {limit:?}"),
         }
     });
 }

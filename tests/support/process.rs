@@ -55,6 +55,16 @@ impl Process {
         Self { name: name.to_owned(), log: log.to_owned(), child, ended: None }
     }
 
+    /// Its process id, which is its group's too.
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The same as the system's tools write it.
+    pub(crate) fn number(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {

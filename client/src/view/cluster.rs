@@ -3,6 +3,8 @@
 use baton_core::id::{NodeId, Revision};
 use serde::{Deserialize, Serialize};
 
+use super::ClusterAutomation;
+
 /// What a node is to the Raft group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +76,9 @@ pub struct ClusterView {
     pub term: u64,
     /// Every node, by number.
     pub nodes: Vec<NodeView>,
+    /// What keeps Baton from moving any service by itself.
+    #[serde(default)]
+    pub automation: ClusterAutomation,
     /// What this node holds itself.
     pub local: LocalView,
 }

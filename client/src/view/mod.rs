@@ -1,8 +1,10 @@
 //! The bodies of the API, as types: what the daemon writes and what clients read. Plain data; the daemon makes them
 //! from its state, and nothing here reaches for a socket.
 
+mod automation;
 mod cluster;
 mod condition;
+mod holder;
 mod moves;
 mod operator;
 mod page;
@@ -12,8 +14,12 @@ mod reports;
 mod service;
 mod stream;
 
+pub use automation::{ClusterAutomation, PauseRequest, PauseView, ResumeRequest, ServiceAutomation};
 pub use cluster::{ClusterView, LocalView, NodeRole, NodeView, ProcessLiveness, Readiness};
 pub use condition::{AdminView, BreakerView, JudgedView, RecoveryView};
+pub use holder::{
+    AckRequest, ReleaseRequest, Released, RoleOver, RoleView, STREAM_OVER, STREAM_ROLE, VerifyAnswer, VerifyRequest,
+};
 pub use moves::{MoveAnswer, MoveRequest};
 pub use operator::{AdminRequest, ResetRequest};
 pub use page::{EventPage, InstancePage, ServicePage, TransitionPage};

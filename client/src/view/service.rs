@@ -12,7 +12,7 @@ use baton_core::time::{ClusterTime, Millis, WallTime};
 use baton_core::transition::Fencing;
 use serde::{Deserialize, Serialize};
 
-use super::{AdminView, BreakerView, FailureCounts, JudgedView, RecoveryView};
+use super::{AdminView, BreakerView, FailureCounts, JudgedView, RecoveryView, ServiceAutomation};
 
 /// What an instance is to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,10 @@ pub struct ActiveView {
     pub health: Health,
     /// The transition that promoted it.
     pub transition: TransitionId,
+    /// In how long its lease runs out unless it is renewed, as the leader counts, in milliseconds. Absent where it has none,
+    /// and where the leader could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_expires_in_ms: Option<u64>,
     /// The last event that concerned the service. Of two answers, the one with the higher revision is the newer.
     pub revision: Revision,
 }
@@ -140,6 +144,9 @@ pub struct InstanceView {
     /// How far it is behind by its last heartbeat, in its own unit. Told where `failure_counts` is, if it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
+    /// Whether it released its service and left: no candidate until it heartbeats again.
+    #[serde(default)]
+    pub left: bool,
     /// The version of its registration, for `If-Match`.
     pub generation: u64,
     /// When it was registered.
@@ -170,6 +177,9 @@ pub struct ServiceView {
     pub active: Option<ActiveView>,
     /// The open transition, if there is one.
     pub transition: Option<TransitionId>,
+    /// What keeps Baton from moving it by itself.
+    #[serde(default)]
+    pub automation: ServiceAutomation,
     /// Its instances, by id.
     pub instances: Vec<InstanceView>,
 }

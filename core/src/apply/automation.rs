@@ -105,7 +105,7 @@ impl Entry<'_> {
         self.service_mut(name)?.rails.latch = Some(Latch { since: wall, moves, window });
         let told = format!(
             "it was moved {moves} times within {window}, and max_in_window is {max}: no further automatic move before an \
-             operator has looked (POST …/resume)"
+             operator has looked and resumed it"
         );
         self.tell_automation(EventKind::AutomationBraked, Some(name), told, None);
         Ok(Done::Ok)
@@ -119,8 +119,8 @@ impl Entry<'_> {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let brake = Brake { since: self.wall, wanting: count(wave.wanting), of: count(wave.of) };
         let told = format!(
-            "{} of {} services want to fail over at once: no automatic failover until an operator releases the brake (POST \
-             /v1/automation/resume)",
+            "{} of {} services want to fail over at once: no automatic move until an operator releases the brake by a resume \
+             of all",
             brake.wanting, brake.of
         );
         self.state.meta.brake = Some(brake);

@@ -9,6 +9,7 @@ use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::lease::LeaseClaim;
 use crate::mutant::{Mutant, planted};
+use crate::policy::ProofKind;
 use crate::state::{Change, DEBTS_MAX, Debt, Holder, Phase, ReleaseHow, Released, Service};
 use crate::transition::{Transition, TransitionKind, Trigger};
 
@@ -21,9 +22,13 @@ impl Entry<'_> {
         };
         let holder = service.assignment.last_holder.as_ref();
         let holder = self.holder_named(&service, holder, release)?;
-        if holder.released.is_some() {
+        check_how(holder, *how)?;
+        match (&holder.released, how) {
+            (None, _) => {}
+            // It says itself what was only guessed of it: that is worth more, and nothing else follows from it.
+            (Some(Released { how: ReleaseHow::Disconnected, .. }), ReleaseHow::Said) => {}
             // Said twice is said once.
-            return Ok(Done::Ok);
+            (Some(_), _) => return Ok(Done::Ok),
         }
         let told = match how {
             ReleaseHow::Said => format!("\"{instance}\" released token {token}: {reason}"),
@@ -87,15 +92,17 @@ impl Entry<'_> {
         let not_holder =
             |why: String| Refusal::NotHolder { service: name.clone(), instance: instance.clone(), token: *token, why };
         let Some(holder) = holder else { return Err(not_holder("nobody has held it".to_owned())) };
-        if holder.session != *session {
+        let known = service.instances.get(instance);
+        // A session that is the instance's present one need not register anew: it holds nothing, and that is all.
+        if holder.session != *session && known.is_none_or(|it| it.session != *session) {
             let what = "held the token".to_owned();
-            return Err(match service.instances.get(instance) {
+            return Err(match known {
                 Some(_) => Refusal::UnknownSession { instance: instance.clone(), what },
                 None => Refusal::NoSuchInstance { service: name.clone(), instance: instance.clone() },
             });
         }
         let tokens = holder.token == Some(*token) || planted(Mutant::ReleaseWithoutToken);
-        if holder.instance != *instance || !tokens {
+        if holder.session != *session || holder.instance != *instance || !tokens {
             let token = holder.token.map_or_else(|| "no token".to_owned(), |token| format!("token {token}"));
             return Err(not_holder(format!("the last holder is \"{}\" with {token}", holder.instance)));
         }
@@ -106,7 +113,8 @@ impl Entry<'_> {
     fn release_of_debt(&mut self, release: &Release) -> Reply {
         let name = &release.service;
         let named = self.state.debts.get(name).is_some_and(|debt| {
-            debt.holder.session == release.session
+            release.how == ReleaseHow::Said
+                && debt.holder.session == release.session
                 && debt.holder.instance == release.instance
                 && debt.holder.token == Some(release.token)
         });
@@ -139,7 +147,7 @@ impl Entry<'_> {
         };
         let service = self.service(&service.name)?;
         let id = self.open(&start, &service, leaving);
-        self.withdraw(&service, id, None);
+        self.withdraw(&service, id, Some("who is next is decided now".to_owned()));
         Ok(())
     }
 
@@ -155,6 +163,8 @@ impl Entry<'_> {
             tried.tried.retain(|other| *other != active.instance);
             tried.tried.push(active.instance.clone());
             tried.promoted = None;
+            // What an operator has asserted is about whoever held it then. Of this one nobody has said anything.
+            (tried.asserted, tried.asserted_because) = (None, None);
             tried.steps.push(self.step("activation_failed", why.to_owned()));
             self.store_transition(tried);
         }
@@ -226,6 +236,10 @@ impl Entry<'_> {
             None if waited >= patience => format!("\"{}\" did not acknowledge within {patience}", active.instance),
             None => return Err(moved_on(format!("the patience with \"{}\"", active.instance))),
         };
+        if open.actor.is_none() {
+            // Where Baton may move nothing, it takes nothing away either.
+            self.check_rails(&service, open.kind, true)?;
+        }
         self.give_up_activation(&service, &why);
         if planted(Mutant::ActivationTimeoutAsProof)
             && let Ok(service) = self.service_mut(&expire.service)
@@ -282,7 +296,9 @@ impl Entry<'_> {
     /// Keeps what a service owes that is about to be deleted.
     pub(super) fn keep_debt(&mut self, service: &Service) -> Result<(), Refusal> {
         let Some(holder) = &service.assignment.last_holder else { return Ok(()) };
-        if holder.lease.is_none() || holder.released.is_some() || planted(Mutant::DeletionForgetsDebt) {
+        // That its connection was closed is no reason to forget it: it may act until its lease ends.
+        let stopped = holder.released.as_ref().is_some_and(|released| released.how == ReleaseHow::Said);
+        if holder.lease.is_none() || stopped || planted(Mutant::DeletionForgetsDebt) {
             return Ok(());
         }
         if self.state.debts.len() >= DEBTS_MAX {
@@ -317,6 +333,18 @@ impl Entry<'_> {
             let mut more = Transition::clone(&open);
             more.steps.push(self.step(step, detail));
             self.store_transition(more);
+        }
+    }
+}
+
+/// Whether this tenure takes the end of a role stream for a release. Its own terms count, not what the spec says by now.
+fn check_how(holder: &Holder, how: ReleaseHow) -> Result<(), Refusal> {
+    match how {
+        ReleaseHow::Said => Ok(()),
+        ReleaseHow::Disconnected if holder.lease.is_some_and(|terms| terms.release_on_disconnect) => Ok(()),
+        ReleaseHow::Disconnected => {
+            let why = "lease.release_on_disconnect was off when this tenure began: a closed connection is no release";
+            Err(Refusal::ProofRefused { proof: ProofKind::Release, why: why.to_owned() })
         }
     }
 }

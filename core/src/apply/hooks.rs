@@ -5,6 +5,8 @@ use super::verdicts::moved_on;
 use super::{Draft, Entry};
 use crate::command::{Done, HookEnd, HookStart, Reply};
 use crate::event::EventKind;
+use crate::id::{InstanceId, Token};
+use crate::rules::{is_against, runs_against, under_way_until};
 use crate::state::Fenced;
 use crate::transition::{HookAttempt, Transition, TransitionStatus};
 
@@ -16,25 +18,33 @@ impl Entry<'_> {
             let next = open.hook.len() as u64 + 1 == u64::from(start.attempt);
             service.assignment.transition == Some(open.id) && service.assignment.active.is_none() && next
         });
-        let Some(open) = open.filter(|_| start.term == self.term && service.spec.fencing.hook.is_some()) else {
+        let Some(open) = open.filter(|_| start.term == self.term) else {
             return Err(moved_on(format!("{} of \"{}\"", start.transition, start.service)));
         };
-        let before = open.hook.last();
-        if before.is_some_and(|before| before.outcome.is_none() && before.term == self.term) {
+        let (Some(holder), Some(hook)) = (&service.assignment.last_holder, &service.spec.fencing.hook) else {
+            return Err(moved_on(format!("whom to cut off for {}", start.transition)));
+        };
+        let before = runs_against(&open, holder).next_back();
+        if before.is_some_and(|run| under_way_until(run, hook.timeout, self.term, self.now).is_some()) {
             return Err(moved_on(format!("the fencing hook of {}", start.transition)));
         }
         let lost = before.filter(|before| before.outcome.is_none()).map(|before| (before.number, before.node));
+        let whom = whom(&holder.instance, holder.token);
         let told = match lost {
-            None => format!("run {} of the fencing hook begins on node {}", start.attempt, start.node),
+            None => {
+                format!("run {} of the fencing hook begins on node {}, to cut off {whom}", start.attempt, start.node)
+            }
             Some((number, node)) => format!(
-                "run {} of the fencing hook begins on node {}: run {number} on node {node} has no outcome and may have \
-                 been carried out",
+                "run {} of the fencing hook begins on node {}, to cut off {whom}: run {number} on node {node} has no \
+                 outcome and may have been carried out",
                 start.attempt, start.node
             ),
         };
         let mut more = Transition::clone(&open);
         more.hook.push(HookAttempt {
             number: start.attempt,
+            instance: holder.instance.clone(),
+            token: holder.token,
             node: start.node,
             term: start.term,
             started_at: self.wall,
@@ -55,40 +65,49 @@ impl Entry<'_> {
     }
 
     pub(super) fn hook_end(&mut self, end: &HookEnd) -> Reply {
+        // Asked first: nothing may have changed where the answer is a refusal.
+        let service = self.service(&end.service)?;
         let Some(open) = self.state.transitions.get(&end.transition).cloned() else {
             return Err(moved_on(end.transition.to_string()));
         };
         let runs = |it: &&HookAttempt| it.number == end.attempt && it.outcome.is_none();
-        let Some(run) = open.hook.iter().find(runs).filter(|_| open.service == end.service) else {
+        let Some(run) = open.hook.iter().find(runs).filter(|_| open.service == end.service).cloned() else {
             return Err(moved_on(format!("run {} of the fencing hook of {}", end.attempt, end.transition)));
         };
-        let word = if end.outcome.ok { "confirmed that the holder is cut off" } else { "failed" };
+        let whom = whom(&run.instance, run.token);
+        let word = if end.outcome.ok { format!("confirmed that {whom} is cut off") } else { "failed".to_owned() };
         let told = format!("run {} of the fencing hook {word}: {}", end.attempt, end.outcome.detail);
-        let node = run.node;
         let mut more = Transition::clone(&open);
         if let Some(run) = more.hook.iter_mut().find(|it| it.number == end.attempt) {
             run.outcome = Some(end.outcome.clone());
         }
         more.steps.push(self.step("hook_ended", told.clone()));
         self.store_transition(more);
-        // What it cut off is whoever held the service when it began: nobody has been promoted since, or it is too late.
-        let service = self.service(&end.service)?;
         let waits = service.assignment.transition == Some(open.id)
             && service.assignment.active.is_none()
             && open.status == TransitionStatus::Running;
         if end.outcome.ok
             && waits
             && let Some(holder) = &mut self.service_mut(&end.service)?.assignment.last_holder
+            // Whom it cut off is in the record. Somebody else may have been promoted since, who did not acknowledge.
+            && is_against(&run, holder)
         {
             holder.fenced = Some(Fenced { transition: open.id, attempt: end.attempt, evidence: told.clone() });
         }
         self.emit(
             Draft::new(EventKind::TransitionStep, told)
                 .service(&end.service)
-                .node(node)
+                .node(run.node)
                 .transition(open.id)
                 .cause(Some(open.id.0)),
         );
         Ok(Done::Ok)
+    }
+}
+
+fn whom(instance: &InstanceId, token: Option<Token>) -> String {
+    match token {
+        Some(token) => format!("\"{instance}\" with token {token}"),
+        None => format!("\"{instance}\""),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::verdicts::moved_on;
 use super::{Draft, Entry, check_generation};
 use crate::breaker::Breaker;
-use crate::command::{Done, InstanceDelete, InstancePut, Refusal, Reply};
+use crate::command::{Done, InstanceChange, InstanceDelete, InstancePut, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::policy::{Liveness, Mode, Registration};
@@ -40,6 +41,40 @@ impl Entry<'_> {
                 self.instance_update(put, session, &instance)
             }
         }
+    }
+
+    /// Changes a registration without a new session: whoever is active stays it, with its token and its lease.
+    pub(super) fn instance_change(&mut self, change: &InstanceChange) -> Reply {
+        let InstanceChange { service: name, instance: id, registration: new, if_generation, actor } = change;
+        let service = self.service(name)?;
+        let Some(old) = service.instances.get(id).cloned() else {
+            return Err(Refusal::NoSuchInstance { service: name.clone(), instance: id.clone() });
+        };
+        check_generation(Some(*if_generation), old.generation)?;
+        if new.liveness != old.registration.liveness {
+            return Err(moved_on(format!("how the life of \"{id}\" shows")));
+        }
+        if old.registration == **new {
+            return Ok(Done::Stored { created: false, generation: old.generation, session: old.session.clone() });
+        }
+        let reprobed = is_reprobed(&old.registration, new);
+        if service.spec.mode == Mode::ActiveActive && reprobed {
+            self.remember_who_served(name, std::iter::once(&old))?;
+        }
+        let what =
+            if reprobed { "another address or other checks: it is probed anew" } else { "nothing that is probed" };
+        let reason = format!("{actor} changed what is said of \"{id}\": {what}");
+        let revision =
+            self.emit(Draft::new(EventKind::InstanceUpdated, reason).service(name).instance(id).actor(Some(actor)));
+        let generation = old.generation + 1;
+        if let Some(instance) = self.instance_mut(name, id) {
+            instance.registration = (**new).clone();
+            instance.generation = generation;
+        }
+        if reprobed {
+            self.start_epoch(name, id, revision);
+        }
+        Ok(Done::Stored { created: false, generation, session: old.session.clone() })
     }
 
     fn instance_create(&mut self, put: &InstancePut, session: Option<String>, first: bool) -> Reply {

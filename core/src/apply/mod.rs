@@ -207,6 +207,7 @@ impl Entry<'_> {
             Command::ServicePut(put) => self.service_put(put),
             Command::ServiceDelete(delete) => self.service_delete(delete),
             Command::InstancePut(put) => self.instance_put(put),
+            Command::InstanceChange(change) => self.instance_change(change),
             Command::InstanceDelete(delete) => self.instance_delete(delete),
             Command::VerdictsRecord(record) => self.verdicts_record(record),
             Command::JudgementsRecord(record) => self.judgements_record(record),

@@ -12,8 +12,8 @@ use crate::lease::LeaseTerms;
 use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
-use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds, rails_of};
-use crate::state::{Active, Change, Holder, Instance, Phase, Service, TRANSITIONS_MAX};
+use crate::rules::{Asker, Grounds, NoProof, Seek, open_told, preferred_over, proof_that_holds, rails_of, why_not};
+use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
 use crate::transition::{
     Durations, JudgedEvidence, ObserverEvidence, ProofRecord, Step, Transition, TransitionKind, TransitionStatus,
@@ -26,7 +26,9 @@ impl Entry<'_> {
             return Err(Refusal::NotActivePassive { service: start.service.clone() });
         }
         if let Some(transition) = service.assignment.transition {
-            return Err(Refusal::TransitionInProgress { service: start.service.clone(), transition });
+            let open = self.state.transitions.get(&transition);
+            let why = open.map_or_else(String::new, |open| open_told(open, service.assignment.phase));
+            return Err(Refusal::TransitionInProgress { service: start.service.clone(), transition, why });
         }
         if service.active_token() != start.seen_token && !planted(Mutant::PromotionWithoutCompare) {
             return Err(moved_on(format!("the active of \"{}\"", start.service)));
@@ -48,9 +50,14 @@ impl Entry<'_> {
         let grounds =
             Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, standing: None };
         let proof = proof_that_holds(&service, &grounds);
-        if let (Some(_), Err(NoProof::Never { why })) = (&start.actor, &proof) {
-            // Nobody's wish takes a service's active away unless the move can be completed.
-            return Err(Refusal::ProofRefused { proof: start.asserted.unwrap_or(ProofKind::Token), why: why.clone() });
+        let planned = match start.kind {
+            TransitionKind::Switchover | TransitionKind::Failback => true,
+            TransitionKind::Placement | TransitionKind::Failover => start.actor.is_some(),
+        };
+        if planned && let Err(NoProof::Never { why }) = &proof {
+            // No wish takes a service's active away unless the move can be completed.
+            let proof = start.asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
+            return Err(Refusal::ProofRefused { proof, why: why.clone() });
         }
 
         let id = self.open(start, &service, leaving);
@@ -65,14 +72,14 @@ impl Entry<'_> {
 
     fn check_eligible(&self, service: &Service, instance: &Instance, to: &Target, asker: Asker) -> Result<(), Refusal> {
         let seek = Seek { service, leaving: None, now: self.now, asker };
-        match not_eligible(&seek, instance, to.lag) {
+        match why_not(&seek, instance, to.lag) {
             Some(why) => Err(Refusal::NotEligible { instance: to.instance.clone(), why }),
             None => Ok(()),
         }
     }
 
     /// What Baton does by itself must pass the rails as they are now.
-    fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
+    pub(super) fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
         let rails = rails_of(self.state, service, kind, counted, self.now);
         match rails.into_iter().find(|rail| !rail.pass) {
             Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.why }),
@@ -117,6 +124,7 @@ impl Entry<'_> {
                 let stable =
                     |target: &Arc<Instance>| self.now.since(target.health_since) >= service.spec.failback.stable_for;
                 service.spec.failback.mode == FailbackMode::Automatic
+                    && leaving.is_some_and(|active| active.health == Health::Healthy)
                     && target.is_some_and(|target| {
                         cause == Some(target.health_revision) && preferred(target) && stable(target)
                     })
@@ -158,7 +166,7 @@ impl Entry<'_> {
                 .collect()
         });
         let (first_failure, suspect, agreed) = match (start.kind, &start.actor, leaving) {
-            (TransitionKind::Failover, None, Some(active)) => {
+            (TransitionKind::Failover, None, Some(active)) if out(active.health) => {
                 (active.first_failure, active.suspect_since, active.health_since)
             }
             (
@@ -279,7 +287,7 @@ impl Entry<'_> {
         self.check_eligible(&service, target, &promote.to, asker)?;
         if !asked {
             let kind = if same { TransitionKind::Placement } else { open.kind };
-            self.check_rails(&service, kind, !open.tried.is_empty())?;
+            self.check_rails(&service, kind, open.has_moved())?;
         }
         let grounds =
             Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
@@ -377,7 +385,7 @@ impl Entry<'_> {
         let counts = match open.kind {
             TransitionKind::Placement => false,
             TransitionKind::Failover | TransitionKind::Switchover | TransitionKind::Failback => {
-                open.actor.is_none() && open.tried.is_empty() && !same
+                open.actor.is_none() && !open.has_moved() && !same
             }
         };
 
@@ -540,7 +548,12 @@ impl Entry<'_> {
         Step { step: step.to_owned(), time: self.wall, at: self.now, detail }
     }
 
-    pub(super) fn store_transition(&mut self, transition: Transition) {
+    pub(super) fn store_transition(&mut self, mut transition: Transition) {
+        // A move that goes round and round keeps how it began and how it stands.
+        let surplus = transition.steps.len().saturating_sub(STEPS_MAX);
+        if surplus > 0 {
+            transition.steps.drain(STEPS_MAX / 2..STEPS_MAX / 2 + surplus);
+        }
         self.changes.insert(Change::Transition(transition.id));
         self.state.transitions.insert(transition.id, Arc::new(transition));
     }

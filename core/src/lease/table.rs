@@ -152,18 +152,22 @@ impl Leases {
         if term <= self.term {
             return;
         }
-        // Another leader may have granted meanwhile: what this table knows is worth nothing, even if it is this node's own.
-        // (The fault keeps the table as it is, with the moment of the first election.)
-        if self.term == 0 || !planted(Mutant::TableKeptOnReelection) {
-            self.elected = now;
-            self.tenures.clear();
-        }
+        let led_before = self.term > 0;
         self.term = term;
+        // Another leader may have granted meanwhile: what this table knows is worth nothing, even if it is this node's own.
+        if led_before && planted(Mutant::TableKeptOnReelection) {
+            return;
+        }
+        self.elected = now;
+        self.tenures.clear();
     }
 
     /// Grants a renewal, if it may be granted: checks and records in one step. The answer may be sent only after this.
     ///
     /// `point` is what a round found that began after the request was received; `applied` the index of `state`.
+    ///
+    /// `state` must be read while the lock around this table is held. One that was read before may be from before a promotion
+    /// whose seal has been lifted since, and would grant time under a token that is over.
     pub fn grant(
         &mut self,
         point: ReadPoint,
@@ -230,7 +234,7 @@ impl Leases {
         if left == Duration::ZERO {
             LeaseStanding::RanOut { claim }
         } else {
-            let left = Millis(whole_ms(left).0 + u64::from(left.subsec_nanos() % 1_000_000 > 0));
+            let left = Millis(whole_ms(left).0 + u64::from(!left.subsec_nanos().is_multiple_of(1_000_000)));
             LeaseStanding::Runs { left, renewed_ago: claim.renewed_ago }
         }
     }
@@ -280,7 +284,8 @@ impl Leases {
         }
     }
 
-    /// Forgets the tenures that no service holds or owes any more.
+    /// Forgets the tenures that no service holds or owes any more. Those that are younger than `state` are kept: it may have
+    /// been read a moment ago.
     pub fn retain(&mut self, state: &State) {
         let owed: BTreeSet<Token> = state
             .services
@@ -288,7 +293,8 @@ impl Leases {
             .filter_map(|service| service.assignment.last_holder.as_ref()?.token)
             .chain(state.debts.values().filter_map(|debt| debt.holder.token))
             .collect();
-        self.tenures.retain(|token, _| owed.contains(token));
+        let youngest = state.meta.last_token;
+        self.tenures.retain(|token, _| *token > youngest || owed.contains(token));
     }
 }
 

@@ -3,15 +3,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, ServiceReport, plan_service, rank};
+use super::{Facts, Gate, GateVerdict, ServiceReport, plan_service, rank};
 use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
-use crate::rules::{Asker, Grounds, NoProof, Seek, not_eligible, preferred_over, proof_that_holds};
+use crate::rules::{Asker, Grounds, NoProof, Seek, open_told, preferred_over, proof_that_holds, rails_of, why_not};
 use crate::state::{Instance, Service, State};
-use crate::time::ClusterTime;
-use crate::transition::{ProofRecord, TransitionKind, Trigger};
+use crate::time::{ClusterTime, Millis};
+use crate::transition::{ProofRecord, Transition, TransitionKind, Trigger};
 
 words! {
     /// What an operator may ask for.
@@ -55,6 +55,12 @@ pub struct ManualPlan {
     /// What has to be waited for, in a sentence: the old active's release, the end of its lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// For how long at most, where that is known: a lease that is not renewed ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_at_most: Option<Millis>,
+    /// The gates that would hold a move of Baton's own now, and do not hold this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bypasses: Vec<Gate>,
     /// The service's own report, for the gates and the other candidates.
     pub report: ServiceReport,
     /// What would be proposed.
@@ -85,7 +91,8 @@ pub fn plan_manual(
     if let Some(open) = open
         && (request.wanted != ManualMove::Failover || active.is_some())
     {
-        return Err(Refusal::TransitionInProgress { service: name.clone(), transition: open.id });
+        let why = open_told(open, service.assignment.phase);
+        return Err(Refusal::TransitionInProgress { service: name.clone(), transition: open.id, why });
     }
     match request.wanted {
         ManualMove::Failover => {}
@@ -98,11 +105,16 @@ pub fn plan_manual(
         ManualMove::Failback => preferred(&seek, request, facts)?,
         ManualMove::Failover | ManualMove::Switchover => choose(&seek, request, facts, seed)?,
     };
-    let refused = |why| Refusal::ProofRefused { proof: asserted.unwrap_or(ProofKind::Token), why };
+    let first = asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
+    let refused = |why| Refusal::ProofRefused { proof: first, why };
     let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
-    let (proof, waits_for) = match proof_that_holds(service, &grounds) {
-        Ok(proof) => (Some(proof), None),
-        Err(NoProof::Pending { why, .. }) => (None, Some(why)),
+    let (proof, waits_for, waits_at_most) = match proof_that_holds(service, &grounds) {
+        Ok(proof) => (Some(proof), None, None),
+        // An operator's open move to that instance waits for that anyway: whoever asks again must bring something.
+        Err(no) if open.is_some_and(|open| open.actor.is_some() && open.to.as_ref() == Some(&to)) => {
+            return Err(refused(no.into_why()));
+        }
+        Err(NoProof::Pending { why, lease_in, .. }) => (None, Some(why), lease_in),
         Err(NoProof::Never { why }) => return Err(refused(why)),
     };
     let to = &service.instances[&to];
@@ -136,25 +148,53 @@ pub fn plan_manual(
     };
     Ok(ManualPlan {
         kind: open.map_or(kind, |open| open.kind),
-        from: leaving.cloned(),
+        from: leaving.cloned().or_else(|| open.and_then(|open| open.from.clone())),
         to: to.id.clone(),
         proof,
         waits_for,
+        waits_at_most,
+        bypasses: bypasses(state, service, open.map(AsRef::as_ref), kind, now),
         report: plan_service(state, service, facts, now, seed).report,
         command: Some(command),
     })
 }
 
+/// What would hold Baton back now from the move that an operator asks for.
+fn bypasses(
+    state: &State,
+    service: &Service,
+    open: Option<&Transition>,
+    kind: TransitionKind,
+    now: ClusterTime,
+) -> Vec<Gate> {
+    let automatic = (!service.moves_by_itself()).then(|| Gate {
+        gate: "automatic".to_owned(),
+        verdict: GateVerdict::Hold,
+        why: "failover.automatic is off: only an operator moves this service".to_owned(),
+        at_most: None,
+    });
+    let (kind, counted) = open.map_or((kind, false), |open| (open.kind, open.has_moved()));
+    let rails = rails_of(state, service, kind, counted, now).into_iter().filter(|rail| !rail.pass);
+    let rails = rails.map(|rail| Gate {
+        gate: rail.rail,
+        verdict: GateVerdict::Hold,
+        why: rail.why,
+        at_most: rail.until.map(|until| until.since(now)),
+    });
+    automatic.into_iter().chain(rails).collect()
+}
+
 fn both_sides_well(service: &Service) -> Result<(), Refusal> {
     let Some(active) = &service.assignment.active else {
-        let why = "a switchover moves a well active; use failover to promote an instance".to_owned();
+        let why = "a switchover and a failback move a well active; a failover promotes an instance where there is none"
+            .to_owned();
         return Err(Refusal::NoActive { service: service.name.clone(), why });
     };
     match service.instances.get(&active.instance) {
         Some(instance) if instance.health != Health::Healthy => Err(Refusal::NotEligible {
             instance: active.instance.clone(),
             why: format!(
-                "a switchover wants both sides well, and the active is {}; failover does not ask for that",
+                "a switchover or failback wants both sides well, and the active is {}; a failover does not ask for that",
                 instance.health
             ),
         }),
@@ -166,11 +206,11 @@ fn both_sides_well(service: &Service) -> Result<(), Refusal> {
 fn preferred(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts) -> Result<InstanceId, Refusal> {
     let service = seek.service;
     if service.spec.failback.mode == FailbackMode::Never {
-        let why = "failback.mode is \"never\"; POST …/switchover moves the service all the same".to_owned();
+        let why = "failback.mode is \"never\"; a switchover moves the service all the same".to_owned();
         return Err(Refusal::NoCandidate { service: service.name.clone(), why });
     }
     let Some(active) = seek.leaving else {
-        let why = "a failback moves a well active; use failover to promote an instance".to_owned();
+        let why = "a failback moves a well active; a failover promotes an instance where there is none".to_owned();
         return Err(Refusal::NoActive { service: service.name.clone(), why });
     };
     let preferred = preferred_over(service, active);
@@ -180,7 +220,7 @@ fn preferred(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts) -> Result<
         }
         if wanted != active && !preferred.iter().any(|it| it.id == *wanted) {
             let why = format!(
-                "it is not preferred to \"{active}\" by tier and priority; POST …/switchover moves the service all the same"
+                "it is not preferred to \"{active}\" by tier and priority; a switchover moves the service all the same"
             );
             return Err(Refusal::NotEligible { instance: wanted.clone(), why });
         }
@@ -188,7 +228,7 @@ fn preferred(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts) -> Result<
     let wanted = |it: &&&Instance| request.to.as_ref().is_none_or(|wanted| it.id == *wanted);
     let mut whys = Vec::new();
     for instance in preferred.iter().filter(wanted) {
-        match not_eligible(seek, instance, facts.lag_of(&instance.id)) {
+        match why_not(seek, instance, facts.lag_of(&instance.id)) {
             None => return Ok(instance.id.clone()),
             Some(why) => whys.push(format!("\"{}\": {why}", instance.id)),
         }
@@ -205,7 +245,7 @@ fn choose(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts, seed: u64) ->
         return rank(seek, facts, seed).first().map(|best| best.id.clone()).ok_or_else(|| {
             let mut whys: Vec<String> = Vec::new();
             for instance in service.instances.values().take(10) {
-                if let Some(why) = not_eligible(seek, instance, facts.lag_of(&instance.id)) {
+                if let Some(why) = why_not(seek, instance, facts.lag_of(&instance.id)) {
                     whys.push(format!("\"{}\": {why}", instance.id));
                 }
             }
@@ -219,7 +259,7 @@ fn choose(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts, seed: u64) ->
     if seek.leaving == Some(wanted) {
         return Err(Refusal::AlreadyActive { service: service.name.clone(), instance: wanted.clone() });
     }
-    match not_eligible(seek, instance, facts.lag_of(wanted)) {
+    match why_not(seek, instance, facts.lag_of(wanted)) {
         Some(why) => Err(Refusal::NotEligible { instance: wanted.clone(), why }),
         None => Ok(wanted.clone()),
     }

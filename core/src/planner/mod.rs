@@ -8,13 +8,14 @@ mod facts;
 mod manual;
 mod moving;
 mod report;
+mod tell;
 mod upkeep;
 
 pub use candidates::rank;
 pub use due::{Due, instances_due};
 pub use facts::{Facts, debts_due};
 pub use manual::{ManualMove, ManualPlan, ManualRequest, plan_manual};
-pub use report::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
+pub use report::{CandidateReport, Decision, Gate, GateVerdict, OpenMove, ServiceReport};
 pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, pauses_due, retention};
 
 use crate::command::{ActivationExpire, Command, Target, TransitionStart};
@@ -69,7 +70,7 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
             }
         },
     };
-    let leaving = plan.leaving();
+    let leaving = plan.left_out();
     let seek = Seek { service, leaving: leaving.as_ref(), now, asker: Asker::Baton };
     let report = ServiceReport {
         service: service.name.clone(),
@@ -77,7 +78,23 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
         phase: service.assignment.phase,
         active: service.assignment.active.as_ref().map(|active| active.instance.clone()),
         token: service.active_token(),
+        since: service.assignment.active.as_ref().map(|active| active.since),
+        health: service
+            .assignment
+            .active
+            .as_ref()
+            .and_then(|active| service.instances.get(&active.instance))
+            .map(|active| active.health),
+        last_holder: service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone()),
         transition: service.assignment.transition,
+        open: state.open_transition(service).map(|open| OpenMove {
+            kind: open.kind,
+            started_at: open.started_at,
+            actor: open.actor.clone(),
+            from: open.from.clone(),
+            to: open.to.clone(),
+            reason: open.trigger.reason.clone(),
+        }),
         decision,
         summary,
         candidates: candidates::report(&seek, facts, seed),
@@ -107,16 +124,25 @@ enum Rails {
         /// Which and why, in a sentence.
         why: String,
         /// What is to be set, so that everybody sees it.
-        set: Option<Command>,
+        set: Option<Box<Command>>,
     },
 }
+
+/// What holds a move, in a sentence, and what is to be set for that.
+type HeldBack = (String, Option<Box<Command>>);
 
 type Planned = (Decision, String, Option<Command>);
 
 impl<'a> Planner<'a> {
     fn gate(&mut self, gate: &str, pass: bool, why: impl Into<String>) -> bool {
+        self.gate_until(gate, pass, why, None)
+    }
+
+    /// A gate that time alone lets through at `until`, if it holds.
+    fn gate_until(&mut self, gate: &str, pass: bool, why: impl Into<String>, until: Option<ClusterTime>) -> bool {
         let verdict = if pass { GateVerdict::Pass } else { GateVerdict::Hold };
-        self.gates.push(Gate { gate: gate.to_owned(), verdict, why: why.into() });
+        let at_most = until.filter(|_| !pass).map(|until| until.since(self.now));
+        self.gates.push(Gate { gate: gate.to_owned(), verdict, why: why.into(), at_most });
         pass
     }
 
@@ -138,6 +164,16 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// The same, where there is another than that one to promote: rather the one that is left than nobody at all.
+    fn left_out(&self) -> Option<InstanceId> {
+        let only = |leaving: &InstanceId| {
+            self.service.assignment.active.is_some()
+                || !rank(&self.seek(Some(leaving)), self.facts, self.seed).is_empty()
+                || rank(&self.seek(None), self.facts, self.seed).is_empty()
+        };
+        self.leaving().filter(only)
+    }
+
     fn seek<'b>(&self, leaving: Option<&'b InstanceId>) -> Seek<'b>
     where
         'a: 'b,
@@ -151,9 +187,9 @@ impl<'a> Planner<'a> {
 
     /// Asks the rails for an automatic move, and tells each of them.
     fn gate_rails(&mut self, kind: TransitionKind, counted: bool) -> Rails {
-        let mut held: Option<(String, Option<Command>)> = None;
+        let mut held: Option<HeldBack> = None;
         for rail in rails_of(self.state, self.service, kind, counted, self.now) {
-            self.gate(&rail.rail, rail.pass, rail.why.clone());
+            self.gate_until(&rail.rail, rail.pass, rail.why.clone(), rail.until);
             if rail.pass {
                 continue;
             }
@@ -162,8 +198,8 @@ impl<'a> Planner<'a> {
             }
             if held.is_none() {
                 let set = rail.sets.then(|| match rail.rail.as_str() {
-                    "brake" => Command::BrakeSet,
-                    _ => Command::LatchSet { service: self.service.name.clone() },
+                    "brake" => Box::new(Command::BrakeSet),
+                    _ => Box::new(Command::LatchSet { service: self.service.name.clone() }),
                 });
                 held = Some((rail.why, set));
             }
@@ -172,6 +208,11 @@ impl<'a> Planner<'a> {
             None => Rails::Pass,
             Some((why, set)) => Rails::Hold { why, set },
         }
+    }
+
+    /// Whether the rails let a move of that kind through, without telling.
+    fn rails_pass(&self, kind: TransitionKind, counted: bool) -> bool {
+        rails_of(self.state, self.service, kind, counted, self.now).iter().all(|rail| rail.pass)
     }
 
     fn active_active(&mut self) -> Planned {
@@ -208,17 +249,17 @@ impl<'a> Planner<'a> {
         }
         let best = self.gate_candidate(Some(&active.instance));
         let proof = self.gate_proof(None);
+        let rails = self.gate_rails(TransitionKind::Failover, false);
+        let (from, word) = (&active.instance, if instance.health == Health::Isolated { "isolated" } else { "down" });
         if !automatic {
             let summary = format!(
-                "\"{}\" is active and down, and failover.automatic is off: an operator may POST …/failover.",
-                active.instance
+                "\"{from}\" is active and {word}, and failover.automatic is off: an operator may fail it over."
             );
             return (Decision::Hold, summary, None);
         }
-        let (from, word) = (&active.instance, if instance.health == Health::Isolated { "isolated" } else { "down" });
-        if let Rails::Hold { why, set } = self.gate_rails(TransitionKind::Failover, false) {
+        if let Rails::Hold { why, set } = rails {
             let summary = format!("\"{from}\" is {word}, and is not replaced automatically now: {why}.");
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         let summary = match (&best, &proof) {
             (Some(to), Ok(_)) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
@@ -263,20 +304,27 @@ impl<'a> Planner<'a> {
         if let Some(why) = nobody_may_call(service, self.now) {
             summary = format!("{summary} But callers get nobody: {why}.");
         }
-        let preferred = self.gate_failback(&active.instance);
-        self.gate_candidate(Some(&active.instance));
+        let preferred = self.gate_failback(active, instance);
+        self.tell_candidate(Some(&active.instance));
+        // Told in any case, for whoever asks what would hold a failover now. Nobody is woken for that.
+        let wake_at = self.wake_at;
         let proof = self.gate_proof(None);
-        let Some(to) = preferred else { return (Decision::Nothing, summary, None) };
+        let rails = self.gate_rails(TransitionKind::Failback, false);
+        let Some(to) = preferred else {
+            self.wake_at = wake_at;
+            return (Decision::Nothing, summary, None);
+        };
         if !service.spec.failover.automatic {
+            self.wake_at = wake_at;
             let summary = format!(
-                "{summary} \"{}\" would get its place back, and failover.automatic is off: an operator may POST …/failback.",
+                "{summary} \"{}\" would get its place back, and failover.automatic is off: an operator may fail it back.",
                 to.id
             );
             return (Decision::Hold, summary, None);
         }
-        if let Rails::Hold { why, set } = self.gate_rails(TransitionKind::Failback, false) {
+        if let Rails::Hold { why, set } = rails {
             let summary = format!("{summary} \"{}\" gets its place back later: {why}.", to.id);
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         if let Err(NoProof::Never { why }) = &proof {
             let summary = format!("{summary} \"{}\" cannot get its place back by itself: {why}.", to.id);
@@ -304,9 +352,9 @@ impl<'a> Planner<'a> {
     }
 
     /// The preferred instance, if it is to get its place back now. Nothing is told where there is none that is preferred.
-    fn gate_failback(&mut self, active: &InstanceId) -> Option<Instance> {
+    fn gate_failback(&mut self, active: &Active, held: &Instance) -> Option<Instance> {
         let policy = &self.service.spec.failback;
-        let preferred = preferred_over(self.service, active);
+        let preferred = preferred_over(self.service, &active.instance);
         let first = preferred.first()?;
         match policy.mode {
             FailbackMode::Never => {
@@ -315,7 +363,7 @@ impl<'a> Planner<'a> {
             }
             FailbackMode::Manual => {
                 let why = format!(
-                    "\"{}\" is preferred, and failback.mode is \"manual\": an operator may POST …/failback",
+                    "\"{}\" is preferred, and failback.mode is \"manual\": an operator may fail it back",
                     first.id
                 );
                 self.gate("failback", false, why);
@@ -328,12 +376,28 @@ impl<'a> Planner<'a> {
         let Some(to) = able.copied() else {
             let why = not_eligible(&seek, first, self.facts.lag_of(&first.id)).unwrap_or_default();
             self.gate("failback", false, format!("\"{}\" is preferred and may not be promoted: {why}", first.id));
+            for instance in preferred {
+                self.wake_for(&seek, instance);
+            }
             return None;
         };
+        if held.health != Health::Healthy {
+            let why = format!(
+                "\"{}\" is preferred, and \"{}\" is {}: a failback wants both sides well",
+                to.id, active.instance, held.health
+            );
+            self.gate("failback", false, why);
+            return None;
+        }
         let (well, wanted) = (self.now.since(to.health_since), policy.stable_for);
-        let why = format!("\"{}\" is preferred and healthy for {}, stable_for is {wanted}", to.id, well.told());
-        if !self.gate("failback", well >= wanted, why) {
-            self.wake(to.health_since.plus(wanted));
+        let why = format!(
+            "\"{}\" is preferred and has been healthy for {}, failback.stable_for is {wanted}",
+            to.id,
+            well.told()
+        );
+        let stable_at = to.health_since.plus(wanted);
+        if !self.gate_until("failback", well >= wanted, why, Some(stable_at)) {
+            self.wake(stable_at);
             return None;
         }
         Some(to.clone())
@@ -361,7 +425,28 @@ impl<'a> Planner<'a> {
                 waited.told()
             ),
         };
-        self.gate("acknowledged", false, why.clone());
+        self.gate_until("acknowledged", false, why.clone(), ill.is_none().then(|| since.plus(patience)));
+        // Who would be next, and what it would take: told before anybody needs it, and nobody is woken for it.
+        let wake_at = self.wake_at;
+        let mut next = Transition::clone(&open);
+        next.tried.retain(|tried| *tried != active.instance);
+        next.tried.push(active.instance.clone());
+        if self.untried(&next, None).is_none() {
+            self.gate_candidate(None);
+        }
+        let _ = self.gate_proof(Some(&open));
+        let rails = match open.actor {
+            Some(_) => Rails::Pass,
+            None => self.gate_rails(open.kind, true),
+        };
+        if !expired {
+            self.wake_at = wake_at;
+        }
+        if let (true, Rails::Hold { why: held, set }) = (expired, rails) {
+            let summary =
+                format!("{} of \"{}\" waits: {why}, but no other is tried now: {held}.", open.id, service.name);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
+        }
         if expired {
             let summary = format!("{} of \"{}\": {why}; the next candidate is tried.", open.id, service.name);
             let command = Command::ActivationExpire(ActivationExpire {
@@ -402,12 +487,14 @@ impl<'a> Planner<'a> {
                 format!("waited {}, longer than twice the longest interval ({patience})", waited.told()),
             )
         } else {
-            self.wake(service.populated_at.plus(patience));
+            let until = service.populated_at.plus(patience);
+            self.wake(until);
             let list = unseen().take(5).map(|instance| instance.id.as_str()).collect::<Vec<_>>().join(", ");
-            self.gate(
+            self.gate_until(
                 "everyone_seen",
                 false,
                 format!("{unknown} not seen yet ({list}); waiting up to {patience}, so that priority counts"),
+                Some(until),
             )
         };
         let best = self.gate_candidate(None);
@@ -438,7 +525,9 @@ impl<'a> Planner<'a> {
                 None,
             ),
             (Some(to), _) => {
-                (Decision::Hold, format!("Nobody is active; \"{}\" would be placed, but a gate holds.", to.id), None)
+                let holds = self.gates.iter().find(|gate| gate.verdict == GateVerdict::Hold);
+                let why = holds.map_or("a gate holds", |gate| gate.why.as_str());
+                (Decision::Hold, format!("Nobody is active; \"{}\" would be placed, but {why}.", to.id), None)
             }
             (None, _) => (Decision::Hold, "Nobody is active and no instance may be promoted.".to_owned(), None),
         }
@@ -448,9 +537,16 @@ impl<'a> Planner<'a> {
         let why = if automatic {
             "failover.automatic is on"
         } else {
-            "failover.automatic is off: only an operator moves this service (POST …/failover)"
+            "failover.automatic is off: only an operator moves this service"
         };
         self.gate("automatic", automatic, why)
+    }
+
+    /// Who would be promoted, or why nobody: for whom nothing has to be done, nobody is woken.
+    fn tell_candidate(&mut self, leaving: Option<&InstanceId>) {
+        let wake_at = self.wake_at;
+        self.gate_candidate(leaving);
+        self.wake_at = wake_at;
     }
 
     fn gate_candidate(&mut self, leaving: Option<&InstanceId>) -> Option<Instance> {
@@ -462,27 +558,47 @@ impl<'a> Planner<'a> {
             }
             None => {
                 let count = self.service.instances.len();
-                self.gate(
-                    "candidate",
-                    false,
-                    format!("none of {count} registered instances may be promoted: see candidates"),
-                );
+                let why = format!("none of {count} registered instances may be promoted: see candidates");
+                self.gate_until("candidate", false, why, self.next_candidate_at(leaving));
                 self.wake_for_candidates(leaving);
             }
         }
         best.map(|best| best.as_ref().clone())
     }
 
+    /// When time alone makes somebody a candidate: the end of a cool-down, or of `min_healthy`.
+    fn next_candidate_at(&self, leaving: Option<&InstanceId>) -> Option<ClusterTime> {
+        let seek = self.seek(leaving);
+        let at = |instance: &Instance| {
+            let healthy = instance.health_since.plus(self.service.spec.failover.min_healthy);
+            let cool = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until);
+            cool.map_or(healthy, |cool| cool.max(healthy))
+        };
+        let able = |it: &&Instance| {
+            may_be_promoted(&Seek { now: at(it), ..seek }, it, self.facts.lag_of(&it.id)) && at(it) > self.now
+        };
+        self.service.instances.values().map(AsRef::as_ref).filter(able).map(at).min()
+    }
+
     /// When time, or a heartbeat that tells a lag, may make somebody a candidate.
     fn wake_for_candidates(&mut self, leaving: Option<&InstanceId>) {
-        for instance in self.service.instances.values().filter(|instance| instance.health == Health::Healthy) {
-            self.wake(instance.health_since.plus(self.service.spec.failover.min_healthy));
-            if let Some(until) = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until) {
-                self.wake(until);
-            }
-            if only_lag_is_missing(&self.seek(leaving), instance, self.facts.lag_of(&instance.id)) {
-                self.wake(self.now.plus(LAG_AGAIN));
-            }
+        let seek = self.seek(leaving);
+        for instance in self.service.instances.values() {
+            self.wake_for(&seek, instance);
+        }
+    }
+
+    /// The same for one instance.
+    fn wake_for(&mut self, seek: &Seek<'_>, instance: &Instance) {
+        if instance.health != Health::Healthy {
+            return;
+        }
+        self.wake(instance.health_since.plus(self.service.spec.failover.min_healthy));
+        if let Some(until) = instance.recovery.as_ref().and_then(|recovery| recovery.cooldown_until) {
+            self.wake(until);
+        }
+        if only_lag_is_missing(seek, instance, self.facts.lag_of(&instance.id)) {
+            self.wake(self.now.plus(LAG_AGAIN));
         }
     }
 
@@ -494,12 +610,16 @@ impl<'a> Planner<'a> {
             standing: Some(&self.facts.lease),
         };
         let found = proof_that_holds(self.service, &grounds);
+        let ends = match &found {
+            Err(NoProof::Pending { lease_in: Some(left), .. }) => Some(self.now.plus(*left).plus(Millis(1))),
+            Err(NoProof::Pending { lease_in: None, .. } | NoProof::Never { .. }) | Ok(_) => None,
+        };
         match &found {
             Ok(proof) => self.gate("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
-            Err(no) => self.gate("proof", false, no.why()),
+            Err(no) => self.gate_until("proof", false, no.why(), ends),
         };
-        if let Err(NoProof::Pending { lease_in: Some(left), .. }) = &found {
-            self.wake(self.now.plus(*left).plus(Millis(1)));
+        if let Some(at) = ends {
+            self.wake(at);
         }
         found
     }

@@ -1,11 +1,12 @@
 //! A move is open and the service has no active: can it be completed, and by whom? Where a proof is missing and the policy
 //! accepts the fencing hook, it is run.
 
-use super::{Decision, Planned, Planner, Rails, rank};
+use super::{Decision, HeldBack, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
-use crate::rules::{Asker, NoProof, Seek, not_eligible};
-use crate::state::Instance;
+use crate::lease::LeaseStanding;
+use crate::rules::{Asker, NoProof, Seek, not_eligible, runs_against, under_way_until};
+use crate::state::{Instance, Phase};
 use crate::time::Millis;
 use crate::transition::{ProofRecord, Transition, TransitionKind};
 
@@ -13,8 +14,6 @@ use crate::transition::{ProofRecord, Transition, TransitionKind};
 const HOOK_AGAIN: Millis = Millis(500);
 /// The longest such rest.
 const HOOK_AGAIN_MAX: Millis = Millis::secs(30);
-/// A run that has no outcome so long after its time-out has lost it: its node told nobody.
-const HOOK_LOST: Millis = Millis::secs(10);
 /// The most runs of a hook within one transition, those included that have no outcome: the record keeps each of them.
 const HOOK_RUNS_MAX: usize = 200;
 
@@ -41,16 +40,21 @@ impl Planner<'_> {
                 }
                 Some((why, set)) => {
                     let summary = format!("{} waits: \"{}\" may be promoted, but {why}.", open.id, to.id);
-                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set)
+                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set))
                 }
             },
             (best, Err(no)) => {
-                if let Some(planned) = self.fence(&open, &no) {
+                // Nobody is cut off for the sake of a move that may not be made, or has nobody to go to.
+                if best.is_some()
+                    && held.is_none()
+                    && let Some(planned) = self.fence(&open, &no)
+                {
                     return planned;
                 }
-                let who = match &best {
-                    Some(to) => format!("\"{}\" will be promoted once that is safe", to.id),
-                    None => "no instance may be promoted".to_owned(),
+                let who = match (&best, &held) {
+                    (Some(to), None) => format!("\"{}\" will be promoted once that is safe", to.id),
+                    (Some(to), Some((why, _))) => format!("\"{}\" is not promoted by itself: {why}", to.id),
+                    (None, _) => "no instance may be promoted".to_owned(),
                 };
                 (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.why()), None)
             }
@@ -65,39 +69,35 @@ impl Planner<'_> {
     ///
     /// Whoever was named comes first, then the others by strategy, rather the one that is left than nobody at all. Where
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
-    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
-        if let Some(named) = self.named(open) {
-            let paused = if open.actor.is_some() { None } else { self.held_back(open) };
-            return (Some(named), paused);
-        }
+    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<HeldBack>) {
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
-        let leaving = self.leaving();
+        let leaving = self.left_out();
         if held.is_some() {
             let same = self.service.assignment.last_holder.as_ref().map(|holder| holder.instance.clone());
             let able =
                 same.and_then(|id| rank(&self.seek(None), self.facts, self.seed).into_iter().find(|it| it.id == id));
             if let Some(same) = able.map(|it| it.as_ref().clone())
-                && let Rails::Pass = self.gate_rails(TransitionKind::Placement, true)
+                && self.rails_pass(TransitionKind::Placement, true)
             {
                 let why = format!("\"{}\" had the service and may have it back: that is no move", same.id);
                 self.gate("candidate", true, why);
                 return (Some(same), None);
             }
         }
+        if let Some(named) = self.named(open) {
+            return (Some(named), held);
+        }
         let best = self.untried(open, leaving.as_ref());
-        let best = best
-            .or_else(|| self.gate_candidate(leaving.as_ref()))
-            .or_else(|| leaving.as_ref().and_then(|_| self.gate_candidate(None)));
-        (best, held)
+        (best.or_else(|| self.gate_candidate(leaving.as_ref())), held)
     }
 
     /// What keeps Baton from completing a move of its own.
-    fn held_back(&mut self, open: &Transition) -> Option<(String, Option<Command>)> {
+    fn held_back(&mut self, open: &Transition) -> Option<HeldBack> {
         if !self.gate_automatic(self.service.moves_by_itself()) {
-            let why = "failover.automatic is off: an operator may POST …/failover to complete it";
+            let why = "failover.automatic is off: a failover that an operator asks for completes it";
             return Some((why.to_owned(), None));
         }
-        match self.gate_rails(open.kind, !open.tried.is_empty()) {
+        match self.gate_rails(open.kind, open.has_moved()) {
             Rails::Pass => None,
             Rails::Hold { why, set } => Some((why, set)),
         }
@@ -105,7 +105,7 @@ impl Planner<'_> {
 
     /// Where somebody was promoted in vain: the best of those that were not tried, and where all were, the one that was
     /// tried the longest ago.
-    fn untried(&mut self, open: &Transition, leaving: Option<&InstanceId>) -> Option<Instance> {
+    pub(super) fn untried(&mut self, open: &Transition, leaving: Option<&InstanceId>) -> Option<Instance> {
         if open.tried.is_empty() {
             return None;
         }
@@ -152,16 +152,29 @@ impl Planner<'_> {
     fn fence(&mut self, open: &Transition, no: &NoProof) -> Option<Planned> {
         let NoProof::Pending { hook: true, .. } = no else { return None };
         let hook = self.service.spec.fencing.hook.as_ref()?;
-        let failed = open.hook.iter().filter(|run| run.outcome.is_some()).count();
-        let last = open.hook.last();
-        if let Some(run) = last.filter(|run| run.outcome.is_none() && run.term == self.facts.term) {
-            let lost_at = run.at.plus(hook.timeout).plus(HOOK_LOST);
-            if self.now < lost_at {
-                self.wake(lost_at);
-                let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
-                self.gate("hook", false, why.clone());
-                return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
-            }
+        let holder = self.service.assignment.last_holder.as_ref()?;
+        // A planned move is polite: whoever is well and was told to step down is given the time to do so.
+        if self.service.assignment.phase == Phase::Switching
+            && holder.released.is_none()
+            && let LeaseStanding::Runs { left, .. } = &self.facts.lease
+        {
+            self.wake(self.now.plus(*left).plus(Millis(1)));
+            let why = format!(
+                "\"{}\" is stepping down as planned, and is not cut off while its lease runs (at most {} from now)",
+                holder.instance,
+                left.told()
+            );
+            self.gate("hook", false, why.clone());
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
+        }
+        let failed = runs_against(open, holder).filter(|run| run.outcome.as_ref().is_some_and(|it| !it.ok)).count();
+        let last = runs_against(open, holder).next_back();
+        let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));
+        if let (Some(run), Some(lost_at)) = (last, lost_at) {
+            self.wake(lost_at);
+            let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
+            self.gate_until("hook", false, why.clone(), Some(lost_at));
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         if failed >= hook.attempts as usize || open.hook.len() >= HOOK_RUNS_MAX {
             let why = format!("the fencing hook has failed {failed} times, attempts is {}", hook.attempts);
@@ -176,7 +189,7 @@ impl Planner<'_> {
         if let Some(at) = rest.filter(|at| self.now < *at) {
             self.wake(at);
             let why = format!("the fencing hook has failed {failed} times and is run again soon");
-            self.gate("hook", false, why.clone());
+            self.gate_until("hook", false, why.clone(), Some(at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         let attempt = u32::try_from(open.hook.len()).unwrap_or(u32::MAX).saturating_add(1);

@@ -7,6 +7,8 @@ use crate::policy::{Inactive, Mode, words};
 use crate::probe::Health;
 use crate::rules::Rule;
 use crate::state::Phase;
+use crate::time::{Millis, WallTime};
+use crate::transition::TransitionKind;
 
 words! {
     /// What a plan comes to.
@@ -54,6 +56,27 @@ pub struct Gate {
     pub verdict: GateVerdict,
     /// The measured values, and what would change the verdict, in a sentence.
     pub why: String,
+    /// Within how long time alone lets it through, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Millis>,
+}
+
+/// A move that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OpenMove {
+    /// What kind it is.
+    pub kind: TransitionKind,
+    /// When it began, for people.
+    pub started_at: WallTime,
+    /// Who asked; null for Baton itself.
+    pub actor: Option<String>,
+    /// The active before, if there was one.
+    pub from: Option<InstanceId>,
+    /// The instance that was named or chosen for it, if one was.
+    pub to: Option<InstanceId>,
+    /// Why it began.
+    pub reason: String,
 }
 
 /// One instance as a candidate.
@@ -93,8 +116,20 @@ pub struct ServiceReport {
     pub active: Option<InstanceId>,
     /// The active's token.
     pub token: Option<Token>,
+    /// Since when it is active, for people.
+    #[serde(default)]
+    pub since: Option<WallTime>,
+    /// The active's health, if there is one.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// Who held the service last, the present active included; null where nobody ever did.
+    #[serde(default)]
+    pub last_holder: Option<InstanceId>,
     /// The open transition, if there is one.
     pub transition: Option<TransitionId>,
+    /// What that transition is.
+    #[serde(default)]
+    pub open: Option<OpenMove>,
     /// What the plan comes to.
     pub decision: Decision,
     /// The same in a sentence or two.

@@ -373,6 +373,16 @@ pub enum ProofPolicy {
     Auto(AutoWord),
 }
 
+impl ProofPolicy {
+    /// The proof that is asked for first, to name one where none holds.
+    pub fn first(&self) -> ProofKind {
+        match self {
+            Self::List(kinds) => kinds.first().copied().unwrap_or(ProofKind::Lease),
+            Self::Auto(AutoWord::Auto) => ProofKind::Lease,
+        }
+    }
+}
+
 words! {
     /// The word `auto`.
     AutoWord {

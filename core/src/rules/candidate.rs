@@ -59,6 +59,12 @@ enum Asked {
     NotLeaving,
 }
 
+/// Since when it is well: one that is held back has been so for longer than it is healthy.
+fn well_since(instance: &Instance) -> ClusterTime {
+    let held_back = instance.recovery.as_ref().and_then(|recovery| recovery.good_since);
+    held_back.unwrap_or(instance.health_since)
+}
+
 /// Each rule and whether it is met: no text is made, for a planner asks this of thousands. `None`: it is not asked for.
 fn verdicts(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> [Option<(Asked, bool)>; 8] {
     let Seek { service, leaving, now, asker } = *seek;
@@ -68,7 +74,7 @@ fn verdicts(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> [Option<(
         && instance.recovery.as_ref().is_some_and(|recovery| recovery.good_since.is_some());
     let healthy = instance.health == Health::Healthy || (held_back && asker == Asker::Operator);
     let min_healthy =
-        (wanted > Millis::ZERO && healthy).then(|| (Asked::MinHealthy, now.since(instance.health_since) >= wanted));
+        (wanted > Millis::ZERO && healthy).then(|| (Asked::MinHealthy, now.since(well_since(instance)) >= wanted));
     let leaves = (leaving == Some(&instance.id)).then_some((Asked::NotLeaving, false));
     let cooling = instance.recovery.as_ref().and_then(|recovery| recovery.cooling(now)).is_some();
     let cooldown = (cooling && asker == Asker::Baton).then_some((Asked::OutOfCooldown, false));
@@ -113,13 +119,13 @@ pub fn candidate_rules(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -
                 let left = recovery.and_then(|recovery| recovery.cooling(now)).unwrap_or_default();
                 let left = Millis::secs(left.0.div_ceil(1_000));
                 let failures = recovery.map_or_else(String::new, Recovery::failures_told);
-                let why = format!("after {failures} it cools down for another {left}: POST …/reset ends that");
+                let why = format!("after {failures} it cools down for another {left}: a reset ends that");
                 ("out_of_cooldown", why)
             }
             Asked::MinHealthy => {
-                let held = now.since(instance.health_since);
+                let held = now.since(well_since(instance));
                 let wanted = service.spec.failover.min_healthy;
-                ("min_healthy", format!("healthy for {}, min_healthy is {wanted}", held.told()))
+                ("min_healthy", format!("it has been healthy for {}, min_healthy is {wanted}", held.told()))
             }
             Asked::MaxLag => ("max_lag", lag_told(service, instance, lag)),
             Asked::NotLeaving => ("not_leaving", "it is the instance that this move leaves".to_owned()),
@@ -198,4 +204,29 @@ pub fn not_eligible(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> O
         return None;
     }
     candidate_rules(seek, instance, lag).into_iter().find(|rule| !rule.pass).map(|rule| rule.why)
+}
+
+/// What an operator can do about a rule that speaks against an instance, in a half-sentence; some cannot be helped.
+pub fn remedy(rule: &str) -> &'static str {
+    match rule {
+        "enabled" => "enabling it overrides that",
+        "present" => "starting it again overrides that",
+        "breaker_not_open" => "resetting it closes the breaker",
+        "out_of_cooldown" => "resetting it, or an operator's own move, overrides that",
+        "min_healthy" => "waiting does, or a smaller failover.min_healthy",
+        "max_lag" => "catching up does, or a larger failover.max_lag",
+        "not_leaving" => "another one has to be named",
+        _ => "nobody can override that: it must get well",
+    }
+}
+
+/// Every rule that `instance` fails, with what was measured and what would override it; `None` where it may be promoted.
+/// For whoever is refused: a planner asks [`not_eligible`].
+pub fn why_not(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -> Option<String> {
+    if may_be_promoted(seek, instance, lag) {
+        return None;
+    }
+    let failed = candidate_rules(seek, instance, lag).into_iter().filter(|rule| !rule.pass);
+    let told = failed.map(|Rule { rule, why, .. }| format!("{why} (rule {rule}: {})", remedy(&rule)));
+    Some(told.collect::<Vec<_>>().join("; "))
 }

@@ -55,7 +55,9 @@ impl NoProof {
     }
 }
 
-const OPERATOR: &str = "an operator may assert it: POST …/failover with \"proof\": \"operator\" and a reason";
+/// What helps where no proof holds.
+pub(crate) const OPERATOR_MAY_SAY: &str =
+    "an operator may say that it has stopped: a failover with proof \"operator\" and a reason";
 
 fn proof(proof: ProofKind, fencing: Fencing, evidence: impl Into<String>) -> ProofRecord {
     ProofRecord { proof, fencing, evidence: evidence.into() }
@@ -157,14 +159,13 @@ fn by_lease(holder: &Holder, grounds: &Grounds<'_>) -> Option<ProofRecord> {
     }
     let wait = Millis(u64::try_from(terms.wait().as_millis()).unwrap_or(u64::MAX));
     let renewed = match claim.renewed_ago {
-        Some(ago) => format!("was last renewed {} ago", ago.told()),
-        None => format!("was not renewed since the leader was elected {} ago", claim.led_for.told()),
+        // To the millisecond: rounded, the two could look as if too little had been waited.
+        Some(ago) => format!("was last renewed {ago} ago"),
+        None => format!("was not renewed since the leader was elected {} ago", claim.led_for),
     };
     let word = format!(
-        "the lease of \"{}\" under token {token} (ttl {}) {renewed}; {} were to be waited",
-        holder.instance,
-        terms.ttl,
-        wait.told()
+        "the lease of \"{}\" under token {token} (ttl {}) {renewed}; {wait} were to be waited",
+        holder.instance, terms.ttl
     );
     Some(match terms.on_quorum_loss {
         OnQuorumLoss::SelfFence => proof(ProofKind::Lease, Fencing::Enforced, word),
@@ -189,7 +190,7 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         waits.push(match grounds.standing {
             Some(LeaseStanding::Runs { left, .. }) => {
                 lease_in = Some(*left);
-                format!("the end of its lease (at most {} from now)", left.told())
+                format!("the end of its lease (at most {left} from now)")
             }
             Some(LeaseStanding::RanOut { .. } | LeaseStanding::Unknown) | None => "the end of its lease".to_owned(),
         });
@@ -209,15 +210,15 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         let why = match (holder.liveness, holder.token) {
             (Liveness::Heartbeat, None) => {
                 format!(
-                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR}"
+                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR_MAY_SAY}"
                 )
             }
             (Liveness::Heartbeat | Liveness::Probe, _) => {
-                format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR}")
+                format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR_MAY_SAY}")
             }
         };
         return NoProof::Never { why };
     }
-    let why = format!("\"{who}\" may still act: waiting for {}; {OPERATOR}", waits.join(" or "));
+    let why = format!("\"{who}\" may still act: waiting for {}; {OPERATOR_MAY_SAY}", waits.join(" or "));
     NoProof::Pending { why, lease_in, hook }
 }

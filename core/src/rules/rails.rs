@@ -3,12 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::InstanceId;
-use crate::policy::Mode;
+use crate::id::{InstanceId, TransitionId};
+use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
-use crate::state::{Instance, Service, State};
+use crate::state::{Active, Instance, ReleaseHow, Service, State};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::{TransitionKind, TransitionStatus};
+use crate::transition::{Transition, TransitionKind, TransitionStatus};
 
 /// So many services must want to fail over at once before it counts as a mass failure: two may well be a coincidence.
 pub const BRAKE_AT_LEAST: usize = 3;
@@ -32,14 +32,18 @@ pub struct Rail {
     pub sets: bool,
 }
 
+/// How a rail that binds Baton alone ends its sentence.
+pub(crate) const OPERATOR_IS_FREE: &str = "; what an operator asks for does not wait for it";
+
 fn rail(rail: &str, pass: bool, why: impl Into<String>) -> Rail {
     Rail { rail: rail.to_owned(), pass, why: why.into(), until: None, sets: false }
 }
 
-/// How many services want to fail over at once, and of how many.
+/// How many services want to fail over at once, and of how many. Those that are about to are among them, so that the brake
+/// is decided by what would be, and not by what was before the move.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wave {
-    /// Want to now, or did within [`BRAKE_WITHIN`].
+    /// Want to now, or failed over within [`BRAKE_WITHIN`].
     pub wanting: usize,
     /// Services that somebody holds or held.
     pub of: usize,
@@ -52,7 +56,9 @@ impl Wave {
     }
 }
 
-/// Looks at all services. What was wanted before an operator released the brake does not count again.
+/// Looks at all services. What was wanted before an operator released the brake does not count again, nor does it when it is
+/// carried out after that. A service whose active an operator isolated, or said itself that
+/// it stops, does not count at all: nothing failed there.
 pub fn wave(state: &State, now: ClusterTime) -> Wave {
     let released = state.meta.brake_released;
     let mut wave = Wave::default();
@@ -64,16 +70,31 @@ pub fn wave(state: &State, now: ClusterTime) -> Wave {
         let fresh = |since: ClusterTime| released == ClusterTime(0) || since > released;
         let active = service.assignment.active.as_ref().and_then(|active| service.instances.get(&active.instance));
         let ill = active.is_some_and(|it| it.health == Health::Unhealthy && fresh(it.health_since));
-        let open = state.open_transition(service).is_some_and(|open| {
-            open.kind == TransitionKind::Failover
-                && open.actor.is_none()
-                && open.status == TransitionStatus::Running
-                && fresh(open.agreed)
-        });
-        let moved = service.rails.moves.last().is_some_and(|at| now.since(*at) < BRAKE_WITHIN && fresh(*at));
+        let failure = |id: TransitionId| {
+            state.transitions.get(&id).is_some_and(|it| {
+                let from = it.from.as_ref().and_then(|from| service.instances.get(from));
+                let isolated = from.is_some_and(|from| from.health == Health::Isolated);
+                let failed = !isolated && !said_so(service, it);
+                it.kind == TransitionKind::Failover && it.actor.is_none() && failed && fresh(it.agreed)
+            })
+        };
+        let open = service.assignment.transition.is_some_and(failure);
+        // By the record and not by the count of moves: a failback is no failure, and what was wanted before the brake was
+        // released does not count because it is done now.
+        let lately = |active: &&Active| now.since(active.at) < BRAKE_WITHIN;
+        let moved = service.assignment.active.as_ref().filter(lately).is_some_and(|active| failure(active.transition));
         wave.wanting += usize::from(ill || open || moved);
     }
     wave
+}
+
+/// Whether the move began because the holder itself said that it stops: a host that is shut down with all its services is
+/// no mass failure, and nobody can have been mistaken about it.
+fn said_so(service: &Service, transition: &Transition) -> bool {
+    let proved = transition.proof.as_ref().is_some_and(|proof| proof.proof == ProofKind::Release);
+    let holder = service.assignment.last_holder.as_ref();
+    let released = holder.and_then(|holder| holder.released.as_ref()).is_some_and(|it| it.how == ReleaseHow::Said);
+    proved || (released && transition.status == TransitionStatus::Running)
 }
 
 /// Every rail that an automatic move of that kind must pass, in the order in which they are told. A transition that has
@@ -84,9 +105,9 @@ pub fn rails_of(state: &State, service: &Service, kind: TransitionKind, counted:
         TransitionKind::Placement => return rails,
         TransitionKind::Failover | TransitionKind::Switchover | TransitionKind::Failback => {}
     }
-    if kind == TransitionKind::Failover {
-        rails.push(brake(state, now));
-    }
+    // While the brake is set nothing is moved: whoever looks well then may not be. What sets it are failovers alone.
+    let counts = kind == TransitionKind::Failover || state.meta.brake.is_some();
+    rails.push(if counts { brake(state, now) } else { rail("brake", true, "the brake is not set") });
     if !counted {
         rails.push(latch(service, now));
         rails.push(min_interval(service, now));
@@ -100,9 +121,8 @@ fn paused(state: &State, service: &Service, now: ClusterTime) -> Rail {
     match own.or(all) {
         None => rail("paused", true, "automation is not paused"),
         Some((pause, what)) => {
-            let resume = if own.is_some() { "POST …/resume" } else { "POST /v1/automation/resume" };
             let why = format!(
-                "the automation {what} is paused until {} by {}: {}; {resume} ends that",
+                "the automation {what} is paused until {} by {}: {}; a resume {what} ends that{OPERATOR_IS_FREE}",
                 pause.until, pause.owner, pause.reason
             );
             Rail { until: Some(pause.ends), ..rail("paused", false, why) }
@@ -113,15 +133,16 @@ fn paused(state: &State, service: &Service, now: ClusterTime) -> Rail {
 fn brake(state: &State, now: ClusterTime) -> Rail {
     if let Some(brake) = &state.meta.brake {
         let why = format!(
-            "{} of {} services wanted to fail over at once, which looks like one cause and not many: POST \
-             /v1/automation/resume releases the brake; an operator's failover does not wait for it",
+            "the brake is set: {} of {} services wanted to fail over at once, which looks like one cause and not many; a \
+             resume of all services releases it{OPERATOR_IS_FREE}",
             brake.wanting, brake.of
         );
         return rail("brake", false, why);
     }
     let wave = wave(state, now);
     let why = format!(
-        "{} of {} services want to fail over at once; the brake is set from {BRAKE_AT_LEAST} on and more than half",
+        "{} of {} services want to fail over at once or did so within {BRAKE_WITHIN}; the brake is set where they are at \
+         least {BRAKE_AT_LEAST} and more than half",
         wave.wanting, wave.of
     );
     Rail { sets: wave.breaks(), ..rail("brake", !wave.breaks(), why) }
@@ -132,15 +153,26 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
     let (max, window) = (policy.max_in_window, policy.window);
     if let Some(latch) = &service.rails.latch {
         let why = format!(
-            "it was moved {} times within {} (max_in_window is {max}): an operator must look, and POST …/resume",
-            latch.moves, latch.window
+            "it was moved {} within {}, and max_in_window is {max}: an operator must look, and then resume \
+             it{OPERATOR_IS_FREE}",
+            times(latch.moves as usize),
+            latch.window
         );
         return rail("latch", false, why);
     }
     let moves = service.rails.moves_within(window, now);
     let pass = moves < max as usize;
-    let why = format!("moved {moves} times within {window}, max_in_window is {max}");
+    let told = if moves == 0 { "not moved".to_owned() } else { format!("moved {}", times(moves)) };
+    let why = format!("it was {told} within {window}, max_in_window is {max}");
     Rail { sets: !pass, ..rail("max_in_window", pass, why) }
+}
+
+/// How often, as people say it.
+fn times(number: usize) -> String {
+    match number {
+        1 => "once".to_owned(),
+        _ => format!("{number} times"),
+    }
 }
 
 fn min_interval(service: &Service, now: ClusterTime) -> Rail {
@@ -150,10 +182,8 @@ fn min_interval(service: &Service, now: ClusterTime) -> Rail {
         Some(last) => {
             let ago = now.since(*last);
             let free = last.plus(min);
-            let why = format!(
-                "the last automatic move was {} ago, min_interval is {min}; an operator's move does not wait for it",
-                ago.told()
-            );
+            let why =
+                format!("the last automatic move was {} ago, min_interval is {min}{OPERATOR_IS_FREE}", ago.told());
             Rail { until: (now < free).then_some(free), ..rail("min_interval", now >= free, why) }
         }
     }

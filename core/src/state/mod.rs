@@ -34,6 +34,8 @@ pub const SERVICES_MAX: usize = 10_000;
 pub const INSTANCES_MAX: usize = 20_000;
 /// The most transition records kept; the oldest finished ones go first.
 pub const TRANSITIONS_MAX: usize = 10_000;
+/// The most steps one transition keeps: its first and its last ones. One in which nobody ever acknowledges goes on for ever.
+pub const STEPS_MAX: usize = 200;
 /// The most leases that deleted services may owe; beyond it a deletion is refused until some have run out.
 pub const DEBTS_MAX: usize = 10_000;
 

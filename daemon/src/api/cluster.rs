@@ -8,10 +8,10 @@ use baton_client::view::{ClusterView, LocalView, NodeRole, NodeView};
 use baton_core::id::NodeId;
 use tokio::sync::Mutex;
 
-use super::ApiState;
 use super::answer::Answer;
 use super::error::ApiError;
 use super::query::{Consistency, Query};
+use super::{ApiState, views};
 use crate::consensus::MemberRole;
 use crate::store::View;
 
@@ -87,6 +87,13 @@ pub(crate) async fn cluster(State(state): State<ApiState>, _: Query<Consistency>
         revision: view.state.meta.revision,
         state_hash: state_hash(&state.hash, &view).await?,
     };
-    let told = ClusterView { cluster_id: view.state.meta.cluster_id.clone(), leader, term: status.term, nodes, local };
+    let told = ClusterView {
+        cluster_id: view.state.meta.cluster_id.clone(),
+        leader,
+        term: status.term,
+        nodes,
+        automation: views::cluster_automation(&view.state, state.consensus.now().time),
+        local,
+    };
     Ok(Answer::json(&told)?.at(view.state.meta.revision))
 }

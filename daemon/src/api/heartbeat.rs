@@ -5,7 +5,7 @@ use baton_client::view::{HeartbeatAnswer, HeartbeatRequest, Problem};
 use baton_core::command::Refusal;
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::json::{FieldError, Json, read as read_fields};
+use baton_core::json::{FieldError, Fields, Json, read as read_fields};
 
 use super::ApiState;
 use super::answer::Answer;
@@ -16,7 +16,7 @@ use crate::reports::HeartbeatError;
 use crate::reports::wire::Beat;
 
 /// The longest session in bytes: longer than any that was ever given out.
-const SESSION_MAX: usize = 128;
+pub(super) const SESSION_MAX: usize = 128;
 
 /// Say that an instance lives
 ///
@@ -58,6 +58,11 @@ pub(crate) async fn post(
         }
     })?;
     Answer::json(&told)
+}
+
+/// The `session` of a request of an instance that may have none.
+pub(super) fn session_if_any(fields: &mut Fields<'_, '_>) -> Option<String> {
+    fields.text("session", 1..=SESSION_MAX).map(str::to_owned)
 }
 
 fn parse(body: &Json) -> Result<HeartbeatRequest, Vec<FieldError>> {

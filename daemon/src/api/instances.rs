@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use baton_client::view::{InstancePage, InstanceView, Problem, Removed, Stored};
-use baton_core::command::{Command, Done, InstanceDelete, InstancePut};
+use baton_core::command::{Command, Done, InstanceChange, InstanceDelete, InstancePut, Refusal};
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::policy::{Registration, parse_registration};
+use baton_core::policy::{Registration, parse_registration, parse_registration_patch};
 
 use super::answer::Answer;
 use super::error::ApiError;
@@ -14,6 +14,9 @@ use super::query::{Consistency, Listing, Query};
 use super::write::{applied_here, propose_if, removed, stored};
 use super::{ApiState, views};
 use crate::store::View;
+
+/// How often a PATCH looks again when the registration changes under it.
+const PATCH_TRIES: usize = 8;
 
 /// A service's instances
 ///
@@ -97,6 +100,72 @@ pub(crate) async fn put(
     };
     let revision = applied_here(&state, |view| generation_now(view).is_some_and(|now| now >= generation)).await;
     stored(&Stored { service, instance: Some(instance), generation, created, session, revision })
+}
+
+/// Change what is said of a registered instance
+///
+/// Merged into its registration (RFC 7396): what is left out stays, null takes away what may be absent, labels are merged one
+/// by one. It goes on in its session, and an active stays the active; another address or other checks are looked at anew.
+/// `liveness` cannot be changed so.
+#[utoipa::path(patch, path = "/v1/services/{service}/instances/{instance}", tag = "instances",
+    operation_id = "patch_instance",
+    params(
+        ("service" = ServiceName, Path, description = "The service's name"),
+        ("instance" = InstanceId, Path, description = "The instance's id"),
+        ("If-Match" = Option<String>, Header, description = "Only if its generation is this one, as in `\"3\"`"),
+    ),
+    request_body(content = Registration, description = "What is to be another from now on",
+        example = json!({"priority": 50, "metadata": {"rack": "r7", "old": null}})),
+    responses(
+        (status = 200, description = "Its registration is this one now", body = Stored),
+        (status = 412, description = "The generation is another one", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn patch(
+    State(state): State<ApiState>,
+    OfInstance(service, instance): OfInstance,
+    Asker(actor): Asker,
+    precondition: Precondition,
+    Query(()): Query<()>,
+    JsonBody(body): JsonBody,
+) -> Result<Answer, ApiError> {
+    let generation_now = |view: &View| view.state.instance(&service, &instance).map(|instance| instance.generation);
+    let mut last = Refusal::MovedOn { what: "the instance".to_owned() };
+    for _ in 0..PATCH_TRIES {
+        let view = read(&state, Consistency::Linearizable).await?;
+        let seen = instance_in(&view, &service, &instance)?.1;
+        let insisted = match precondition {
+            Precondition::Any | Precondition::Exists => None,
+            Precondition::Absent => Some(0),
+            Precondition::Generation(generation) => Some(generation),
+        };
+        if let Some(expected) = insisted.filter(|expected| *expected != seen.generation) {
+            return Err(Refusal::GenerationMismatch { expected, actual: seen.generation }.into());
+        }
+        let merged = parse_registration_patch(&body, &seen.registration).map_err(ApiError::Invalid)?;
+        let change = InstanceChange {
+            service: service.clone(),
+            instance: instance.clone(),
+            registration: Box::new(merged),
+            if_generation: seen.generation,
+            actor: actor.clone(),
+        };
+        let (generation, session) = match state.consensus.propose(Command::InstanceChange(change)).await? {
+            Ok(Done::Stored { generation, session, created: _ }) => (generation, session),
+            Ok(done @ (Done::Ok | Done::Started { .. } | Done::Granted { .. } | Done::Promoted { .. })) => {
+                return Err(ApiError::Reply(done));
+            }
+            // Somebody else was faster: what was merged was made from what is no longer there.
+            Err(refusal @ Refusal::GenerationMismatch { .. }) => {
+                last = refusal;
+                continue;
+            }
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let revision = applied_here(&state, |view| generation_now(view).is_some_and(|now| now >= generation)).await;
+        return stored(&Stored { service, instance: Some(instance), generation, created: false, session, revision });
+    }
+    Err(last.into())
 }
 
 /// An instance

@@ -44,6 +44,7 @@ fn describe() {
         "baton_monitor_checks_without_means",
         "Checks of services that this node cannot carry out: no such agent, no descriptors, no ports"
     );
+    describe_counter!("baton_fencing_hooks_total", "Runs of fencing hooks on this node, by kind and outcome");
     describe_gauge!("baton_raft_term", "The Raft term");
     describe_gauge!("baton_raft_is_leader", "1 on the leader, else 0");
     describe_gauge!("baton_raft_applied_index", "The last log entry in this node's state");

@@ -3,9 +3,11 @@
 
 mod active;
 mod answer;
+mod automation;
 mod cluster;
 mod docs;
 mod document;
+mod ending;
 mod error;
 mod events;
 mod explain;
@@ -13,6 +15,7 @@ mod extract;
 mod guard;
 mod headers;
 mod heartbeat;
+mod holder;
 mod instances;
 mod longpoll;
 mod measures;
@@ -23,10 +26,12 @@ mod pick;
 mod query;
 mod reason;
 mod reports;
+mod role;
 mod services;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod transitions;
 mod views;
 mod watch;
@@ -68,6 +73,8 @@ pub(crate) struct ApiState {
     hash: Arc<cluster::HashCache>,
     /// Whose turn it is, service by service.
     pickers: Arc<pick::Pickers>,
+    /// Which role streams are open here.
+    roles: Arc<role::Streams>,
 }
 
 impl ApiState {
@@ -80,7 +87,16 @@ impl ApiState {
         shutdown: CancellationToken,
     ) -> Self {
         let allowed_hosts = allowed_hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { consensus, reports, metrics, allowed_hosts, shutdown, hash: Arc::default(), pickers: Arc::default() }
+        Self {
+            consensus,
+            reports,
+            metrics,
+            allowed_hosts,
+            shutdown,
+            hash: Arc::default(),
+            pickers: Arc::default(),
+            roles: Arc::default(),
+        }
     }
 }
 
@@ -96,7 +112,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(services::list))
         .routes(routes!(services::put, services::get, services::delete))
         .routes(routes!(instances::list))
-        .routes(routes!(instances::put, instances::get, instances::delete))
+        .routes(routes!(instances::put, instances::get, instances::patch, instances::delete))
         .routes(routes!(operator::admin))
         .routes(routes!(operator::reset))
         .routes(routes!(active::active))
@@ -107,9 +123,18 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(pick::endpoints))
         .routes(routes!(reports::post))
         .routes(routes!(heartbeat::post))
+        .routes(routes!(holder::ack))
+        .routes(routes!(holder::release))
+        .routes(routes!(role::role))
+        .routes(routes!(tokens::verify))
         .routes(routes!(explain::explain))
         .routes(routes!(moves::failover))
         .routes(routes!(moves::switchover))
+        .routes(routes!(moves::failback))
+        .routes(routes!(automation::pause))
+        .routes(routes!(automation::resume))
+        .routes(routes!(automation::pause_all))
+        .routes(routes!(automation::resume_all))
         .routes(routes!(transitions::list))
         .routes(routes!(transitions::get))
         .routes(routes!(events::list))

@@ -39,7 +39,8 @@ const MOVE_WAIT: Duration = Duration::from_secs(10);
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
+            so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
@@ -67,7 +68,8 @@ pub(crate) async fn failover(
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open: its record so far", body = Transition),
+        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
+            so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
@@ -82,6 +84,39 @@ pub(crate) async fn switchover(
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     make(&state, &service, ManualMove::Switchover, actor, &body).await
+}
+
+/// Move the active back to an instance that is preferred to it
+///
+/// Preferred is who has a lower tier or, within the tier, a higher priority. Both sides must be well. Without `to`, the most
+/// preferred of those that may be promoted. Where `failback.mode` is `never` this is refused; a switchover is not.
+#[utoipa::path(post, path = "/v1/services/{service}/failback", tag = "moves",
+    params(
+        ("service" = ServiceName, Path, description = "The service's name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Not known yet: a request that carries one is \
+            refused with `idempotency_key_unsupported`, since repeating it may act twice"),
+    ),
+    request_body(content = MoveRequest, example = json!({"reason": "db-1 is repaired"})),
+    responses(
+        (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
+            body = MoveAnswer),
+        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
+            so far", body = Transition),
+        (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 409, description = "`already_active`: nobody is preferred to the active. `transition_in_progress`, \
+            `not_eligible`, `no_candidate`, `proof_refused` and others: why not", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn failback(
+    State(state): State<ApiState>,
+    OfService(service): OfService,
+    Asker(actor): Asker,
+    _: Unrepeated,
+    Query(()): Query<()>,
+    JsonBody(body): JsonBody,
+) -> Result<Answer, ApiError> {
+    make(&state, &service, ManualMove::Failback, actor, &body).await
 }
 
 fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {

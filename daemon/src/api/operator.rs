@@ -1,17 +1,16 @@
 //! What an operator says of one instance: it is taken out, let in again, or cleared of what speaks against it. Decided at
 //! apply, like everything; here words become commands.
 
-use std::str::FromStr;
-
 use axum::extract::State;
 use baton_client::view::{AdminRequest, InstanceView, Problem, ResetRequest};
 use baton_core::command::{Command, InstanceAdmin, InstanceReset};
 use baton_core::id::{InstanceId, ServiceName};
 use baton_core::json::{FieldError, Json, read as read_fields};
 use baton_core::state::AdminState;
-use baton_core::time::{LONGEST, Millis, WallTime};
+use baton_core::time::{LONGEST, WallTime};
 
 use super::answer::Answer;
+use super::ending::{Ending, Longest};
 use super::error::ApiError;
 use super::extract::{Asker, JsonBody, OfInstance, Unrepeated};
 use super::longpoll::{counts, instance_in, read};
@@ -20,8 +19,8 @@ use super::reason::reason;
 use super::{ApiState, views};
 use crate::consensus::ProposeError;
 
-/// The shortest time that anything may be given.
-const SHORTEST: Millis = Millis(1);
+/// An operator's word about an instance may stand for as long as anything may.
+const TEN_YEARS: Longest = Longest { length: LONGEST, told: "ten years" };
 
 /// Take an instance out, or let it in again
 ///
@@ -55,8 +54,7 @@ pub(crate) async fn admin(
 ) -> Result<Answer, ApiError> {
     let now = state.consensus.now().wall;
     let AdminRequest { state: wanted, reason, until, lasts } = parse_admin(&body, now).map_err(ApiError::Invalid)?;
-    // The end becomes a length here, at the edge: inside, no wall clock decides.
-    let lasts = lasts.or_else(|| until.and_then(|until| ahead(until, now)));
+    let lasts = Ending { lasts, until }.length(now, TEN_YEARS);
     let command = InstanceAdmin { service, instance, state: wanted, reason, lasts, until, actor };
     let (service, instance) = (command.service.clone(), command.instance.clone());
     carry_out(&state, Command::InstanceAdmin(command), &service, &instance).await
@@ -111,27 +109,6 @@ async fn carry_out(
     Ok(answer.at(view.state.meta.revision).generation(instance.generation))
 }
 
-/// A time of day that somebody wrote. Only RFC 3339, not all that jiff would take for a time.
-struct Until(WallTime);
-
-impl FromStr for Until {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let dated = text.get(..10).is_some_and(|date| date.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
-        let time = text.parse::<jiff::Timestamp>().ok().filter(|_| dated && !text.contains('['));
-        time.map(|time| Self(WallTime(time.as_millisecond()))).ok_or_else(|| {
-            let shown = Json::String(text.chars().take(40).collect()).shown();
-            format!("{shown} is not an RFC 3339 time such as \"2026-11-20T10:42:00Z\"")
-        })
-    }
-}
-
-/// How far a time lies ahead; none where it does not, or lies further than anything may last.
-fn ahead(until: WallTime, now: WallTime) -> Option<Millis> {
-    let length = u64::try_from(until.0.saturating_sub(now.0)).ok().map(Millis)?;
-    (SHORTEST..=LONGEST).contains(&length).then_some(length)
-}
-
 fn parse_reset(body: &Json) -> Result<ResetRequest, Vec<FieldError>> {
     read_fields(body, |fields| Some(ResetRequest { reason: reason(fields, "\"the switch was repaired\"")? }))
 }
@@ -140,15 +117,9 @@ fn parse_admin(body: &Json, now: WallTime) -> Result<AdminRequest, Vec<FieldErro
     read_fields(body, |fields| {
         let state = fields.required("state", "\"draining\"").and_then(|slot| slot.word::<AdminState>());
         let reason = reason(fields, "\"kernel update on db-1\"");
-        let lasts = fields.field("for").and_then(|slot| slot.millis(SHORTEST..=LONGEST));
-        let until = fields.parsed::<Until>("until").map(|until| until.0);
-        if let Some(late) = until.filter(|until| ahead(*until, now).is_none()) {
-            let why = if late <= now { "is not in the future" } else { "is more than ten years away" };
-            fields.error("until", format_args!("{late} {why}: here it is {now}"));
-        }
+        let Ending { lasts, until } = Ending::read(fields, now, TEN_YEARS);
         let given = |name| fields.has(name);
         match (state, given("until"), given("for")) {
-            (_, true, true) => fields.error("until", "cannot be given together with \"for\": give one of them"),
             (Some(AdminState::Enabled), until, lasts) if until || lasts => {
                 let name = if until { "until" } else { "for" };
                 fields.error(name, "says when something ends, and \"enabled\" has no end: leave it out");
@@ -165,6 +136,8 @@ fn parse_admin(body: &Json, now: WallTime) -> Result<AdminRequest, Vec<FieldErro
 
 #[cfg(test)]
 mod tests {
+    use baton_core::time::Millis;
+
     use super::*;
 
     /// 2026-11-20T10:42:00.123Z.
@@ -181,7 +154,7 @@ mod tests {
         let word = asked(r#"{"state":"maintenance","reason":"x","for":"30m"}"#).expect("valid");
         assert_eq!((word.state, word.lasts), (AdminState::Maintenance, Some(Millis::secs(1_800))));
         let word = asked(r#"{"state":"draining","reason":"x","until":"2026-11-20T11:42:01+01:00"}"#).expect("valid");
-        assert_eq!(word.until.and_then(|until| ahead(until, NOW)), Some(Millis(877)));
+        assert_eq!(Ending { lasts: None, until: word.until }.length(NOW, TEN_YEARS), Some(Millis(877)));
         assert!(asked(r#"{"state":"isolated","reason":"x"}"#).is_ok(), "until somebody says otherwise");
         assert!(asked(r#"{"state":"enabled","reason":"x"}"#).is_ok());
     }

@@ -6,17 +6,37 @@ use baton_core::json::Fields;
 /// The longest reason, in bytes: it is told in events and kept with what it is about.
 const REASON_MAX: usize = 500;
 
+/// The longest name of whoever answers for something, in bytes: a person, a team, a ticket.
+const OWNER_MAX: usize = 100;
+
 /// The `reason` of a request: it must be there, say something, and fit on a line.
 pub(super) fn reason(fields: &mut Fields<'_, '_>, example: &str) -> Option<String> {
     let text = fields.required("reason", example).and_then(|slot| slot.text(1..=REASON_MAX)).map(str::to_owned)?;
+    one_line(fields, "reason", text, "is blank: say why, for whoever asks later")
+}
+
+/// The `reason` of a program, which may have none.
+pub(super) fn reason_if_any(fields: &mut Fields<'_, '_>) -> Option<String> {
+    let text = fields.text("reason", 1..=REASON_MAX)?.to_owned();
+    one_line(fields, "reason", text, "is blank: say why, or leave it out")
+}
+
+/// The `owner` of a request: who answers for it, where that is somebody else than who asks.
+pub(super) fn owner_if_any(fields: &mut Fields<'_, '_>) -> Option<String> {
+    let text = fields.text("owner", 1..=OWNER_MAX)?.to_owned();
+    one_line(fields, "owner", text, "is blank: name whom to ask, or leave it out")
+}
+
+/// What says something and fits on a line.
+fn one_line(fields: &mut Fields<'_, '_>, name: &'static str, text: String, blank: &str) -> Option<String> {
     let wrong = if text.trim().is_empty() {
-        "is blank: say why, for whoever asks later"
+        blank
     } else if text.chars().any(char::is_control) {
         "holds a control character, such as a line break: write one line of plain text"
     } else {
         return Some(text);
     };
-    fields.error("reason", wrong);
+    fields.error(name, wrong);
     None
 }
 

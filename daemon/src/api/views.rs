@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use baton_client::view::{
-    ActiveView, AdminView, BreakerView, InstanceState, InstanceSummary, InstanceView, JudgedView, RecoveryView, Role,
-    ServiceSummary, ServiceView, VerdictView,
+    ActiveView, AdminView, BreakerView, ClusterAutomation, InstanceState, InstanceSummary, InstanceView, JudgedView,
+    PauseView, RecoveryView, Role, RoleView, ServiceAutomation, ServiceSummary, ServiceView, VerdictView,
 };
 use baton_core::breaker::Breaker;
 use baton_core::id::InstanceId;
 use baton_core::policy::BreakerPolicy;
 use baton_core::probe::Health;
-use baton_core::state::{Admin, Instance, Service, State};
+use baton_core::state::{Admin, Instance, Pause, Service, State};
 use baton_core::time::{ClusterTime, Millis};
 
 use crate::reports::wire::Known;
@@ -71,6 +71,42 @@ fn recovery(service: &Service, instance: &Instance, now: ClusterTime) -> Option<
     })
 }
 
+fn pause(pause: &Pause, now: ClusterTime) -> PauseView {
+    PauseView {
+        reason: pause.reason.clone(),
+        owner: pause.owner.clone(),
+        actor: pause.actor.clone(),
+        since: pause.since,
+        until: pause.until,
+        ends_in_ms: pause.ends.since(now).0,
+    }
+}
+
+/// What keeps Baton from moving a service by itself at `now`. A pause that has come to its end is none, even where nobody has
+/// said so in the log yet.
+pub(crate) fn automation(service: &Service, now: ClusterTime) -> ServiceAutomation {
+    let paused = service.rails.pause.as_ref().filter(|pause| pause.holds(now));
+    ServiceAutomation { paused: paused.map(|one| pause(one, now)), latched: service.rails.latch.clone() }
+}
+
+/// What keeps Baton from moving any service by itself at `now`.
+pub(crate) fn cluster_automation(state: &State, now: ClusterTime) -> ClusterAutomation {
+    let paused = state.meta.pause.as_ref().filter(|pause| pause.holds(now));
+    ClusterAutomation { paused: paused.map(|one| pause(one, now)), braked: state.meta.brake.clone() }
+}
+
+/// What an instance is to its service now, in the words of its role stream.
+pub(crate) fn role(service: &Service, instance: &Instance, now: ClusterTime) -> RoleView {
+    RoleView {
+        service: service.name.clone(),
+        instance: instance.id.clone(),
+        role: Role::of(service, instance, now),
+        token: service.active_token().filter(|_| service.is_active(&instance.id)),
+        phase: service.assignment.phase,
+        revision: service.changed,
+    }
+}
+
 /// The active of a service, if there is one.
 pub(crate) fn active(service: &Service) -> Option<ActiveView> {
     let active = service.assignment.active.as_ref()?;
@@ -86,6 +122,7 @@ pub(crate) fn active(service: &Service) -> Option<ActiveView> {
         phase: service.assignment.phase,
         health: instance.map_or(Health::Unknown, |instance| instance.health),
         transition: active.transition,
+        lease_expires_in_ms: None,
         revision: service.changed,
     })
 }
@@ -147,6 +184,7 @@ pub(crate) fn instance(state: &State, service: &Service, instance: &Instance, no
         overrides: registration.overrides.clone(),
         session: instance.session.clone(),
         lag: None,
+        left: instance.left,
         generation: instance.generation,
         registered_at: instance.registered_at,
     }
@@ -165,6 +203,7 @@ pub(crate) fn service(state: &State, service: &Service, now: ClusterTime) -> Ser
         phase: service.assignment.phase,
         active: active(service),
         transition: service.assignment.transition,
+        automation: automation(service, now),
         instances: service.instances.values().map(|one| instance(state, service, one, now)).collect(),
     }
 }

@@ -1,20 +1,28 @@
 //! The command line: which words there are, what they take, and how a command ends. What a command does is its own room's.
 
+mod automation;
+mod explain;
+mod moves;
 mod operator;
+mod run;
 mod says;
 mod serve;
 mod status;
+mod tokens;
+mod transitions;
 mod watch;
 
 use std::process::ExitCode;
 
 use baton_client::{Client, ClientError};
+use baton_core::planner::ManualMove;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::config::ServeArgs;
 use crate::terminal::exit::{self, Exit};
 use crate::terminal::output;
-use crate::{demo, example_server};
+use crate::{demo, example_server, run as supervisor};
 
 /// Decides which instance of a service is active, proves that the old one has stopped, and tells everyone.
 #[derive(Debug, Parser)]
@@ -89,6 +97,13 @@ enum Command {
                       baton --endpoint http://10.0.0.1:7400,http://10.0.0.2:7400 status\n\n\
                       Exit code 5 when none of a service's instances serves it, the cluster has no leader, or a node is lost.")]
     Status(status::StatusArgs),
+    /// Keep a command running while its instance is active, and only then
+    #[command(after_long_help = run::HELP, after_help = "Example:\n  baton run --service orders --instance a -- \
+                      /usr/bin/orders --port 8080\n\n--help says what is promised, and what is not.")]
+    Run(Box<run::RunArgs>),
+    /// The watchdog of `baton run`: kills a process group when its supervisor cannot
+    #[command(hide = true, after_help = "Example:\n  baton run-watchdog    (by baton run alone)")]
+    RunWatchdog,
     /// Follow what happens, one line an event
     #[command(after_help = "Examples:\n  baton watch\n  baton watch --service orders --type active.changed\n  \
                       baton watch -o json | jq -r 'select(.token) | .token'")]
@@ -97,7 +112,7 @@ enum Command {
     #[command(after_help = "Examples:\n  baton drain orders b --reason \"kernel update\"\n  \
                       baton drain orders b --reason \"kernel update\" --for 30m\n  \
                       baton drain orders b --reason \"it is back\" --undo\n\n\
-                      The active stays active, and callers that pick get nobody: `POST …/switchover` moves the service.")]
+                      The active stays active, and callers that pick get nobody: `baton switchover` moves the service.")]
     Drain(operator::DrainArgs),
     /// Set what an instance is allowed: enabled, draining, maintenance or isolated
     #[command(after_help = "Examples:\n  baton admin orders b maintenance --reason \"new disks\" --for 2h\n  \
@@ -109,6 +124,48 @@ enum Command {
     /// Forget all that speaks against an instance: breaker, cool-down, recovery, what was seen of it
     #[command(after_help = "Example:\n  baton reset orders a --reason \"the switch was repaired\"")]
     Reset(operator::ResetArgs),
+    /// Replace the active, well or not
+    #[command(after_help = "Examples:\n  baton failover orders --reason \"db-1 answers and corrupts data\"\n  \
+                      baton failover orders --to b --reason \"what if\" --dry-run\n  \
+                      baton failover orders --reason \"db-1 is unplugged\" --proof operator\n\n\
+                      Forced: it works on a well active too. It waits for nobody to be down, and still needs a proof that\n\
+                      the old active has stopped; with --proof operator that is your word.\n\n\
+                      Exit code 5 when the move is still open after --wait, 1 when it was given up.")]
+    Failover(moves::MoveArgs),
+    /// Move the active, both sides being well: the old one steps down first
+    #[command(after_help = "Examples:\n  baton switchover orders --reason \"kernel update on db-1\"\n  \
+                      baton switchover orders --to b --reason \"kernel update on db-1\" --dry-run\n\n\
+                      Exit code 5 when the move is still open after --wait, 1 when it was given up.")]
+    Switchover(moves::MoveArgs),
+    /// Move the active back to the instance that is preferred by tier and priority
+    #[command(after_help = "Examples:\n  baton failback orders --reason \"db-1 is repaired\"\n  \
+                      baton failback orders --reason \"what if\" --dry-run -o json | jq .waits_for\n\n\
+                      Exit code 5 when the move is still open after --wait, 1 when it was given up.")]
+    Failback(moves::MoveArgs),
+    /// Keep Baton from moving a service, or any, by itself for a while
+    #[command(after_help = "Examples:\n  baton pause orders --reason \"the switches are being replaced\" --for 2h\n  \
+                      baton pause --all --reason \"the switches are being replaced\" --for 2h --owner \"network team\"\n\n\
+                      You can move services all the same: failover, switchover and failback pass it.")]
+    Pause(automation::PauseArgs),
+    /// Let Baton move a service, or any, by itself again: ends a pause, a latch, the brake
+    #[command(after_help = "Examples:\n  baton resume orders --reason \"the new switches are in\"\n  \
+                      baton resume --all --reason \"the new switches are in\"\n\n\
+                      Exit code 6 when nothing holds it.")]
+    Resume(automation::ResumeArgs),
+    /// Why a service is where it is, and what would change that
+    #[command(after_help = "Examples:\n  baton explain orders\n  \
+                      baton explain orders -o json | jq '.gates[] | select(.verdict == \"hold\")'")]
+    Explain(explain::ExplainArgs),
+    /// The records of moves; one of them step by step
+    #[command(after_help = "Examples:\n  baton transitions\n  baton transitions orders --limit 5\n  \
+                      baton transitions tr-57\n  baton transitions orders tr-57 -o json | jq .durations")]
+    Transitions(transitions::TransitionsArgs),
+    /// Whether a token counts, and whether a resource refuses those that do not
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  baton tokens verify orders 42\n  baton tokens conformance --url http://127.0.0.1:8080/value"
+    )]
+    Tokens(tokens::TokensCommand),
     /// A small HTTP server that fails on command, for demos and tests
     #[command(
         hide = true,
@@ -141,26 +198,49 @@ pub(crate) fn main() -> ExitCode {
     let exit = runtime.block_on(run(cli));
     // Threads that wait for a line on stdin would hold the process back for ever.
     runtime.shutdown_background();
-    exit.into()
+    exit
 }
 
-async fn run(cli: Cli) -> Exit {
+async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Demo(args) => return demo::run(args).await,
-        Command::ExampleServer(args) => return example_server::run(args).await,
-        Command::Serve(args) => return serve::run(*args).await,
-        Command::CheckConfig(args) => return serve::check(*args),
-        Command::Openapi => return serve::openapi(),
+        Command::Demo(args) => return demo::run(args).await.into(),
+        Command::ExampleServer(args) => return example_server::run(args).await.into(),
+        Command::Serve(args) => return serve::run(*args).await.into(),
+        Command::CheckConfig(args) => return serve::check(*args).into(),
+        Command::Openapi => return serve::openapi().into(),
+        // The only command whose code may be another program's.
+        Command::Run(args) => return run::run(&cli.global, *args).await,
+        Command::RunWatchdog => return supervisor::watchdog().await.into(),
         Command::Status(args) => status::run(&cli.global, args).await,
         Command::Drain(args) => operator::drain(&cli.global, args).await,
         Command::Admin(args) => operator::admin(&cli.global, args).await,
         Command::Reset(args) => operator::reset(&cli.global, args).await,
+        Command::Failover(args) => moves::run(&cli.global, ManualMove::Failover, args).await,
+        Command::Switchover(args) => moves::run(&cli.global, ManualMove::Switchover, args).await,
+        Command::Failback(args) => moves::run(&cli.global, ManualMove::Failback, args).await,
+        Command::Pause(args) => automation::pause(&cli.global, args).await,
+        Command::Resume(args) => automation::resume(&cli.global, args).await,
+        Command::Explain(args) => explain::run(&cli.global, args).await,
+        Command::Transitions(args) => transitions::run(&cli.global, args).await,
+        Command::Tokens(command) => tokens::run(&cli.global, command).await,
         Command::Watch(args) => watch::run(&cli.global, args).await,
     };
     done.unwrap_or_else(|error| {
         output::complain(&error.to_string());
         exit::of_error(&error)
     })
+    .into()
+}
+
+/// Writes an answer: in words for people, as it came for programs.
+fn show<T: Serialize>(global: &GlobalArgs, answer: &T, words: impl FnOnce() -> String) -> Result<Exit, ClientError> {
+    let text = match global.output {
+        Output::Table => words(),
+        Output::Json => serde_json::to_string_pretty(answer)
+            .map_err(|error| ClientError::Unexpected { what: "writing JSON".to_owned(), why: error.to_string() })?,
+    };
+    output::data(&text);
+    Ok(Exit::Done)
 }
 
 #[cfg(test)]
@@ -191,6 +271,17 @@ mod tests {
             "baton admin orders a isolated --reason x",
             "baton admin orders a maintenance --reason x --for 2h",
             "baton reset orders a --reason x",
+            "baton switchover orders --to b --reason x --dry-run",
+            "baton failover orders --reason x --proof operator --wait 0s",
+            "baton failback orders --reason x",
+            "baton pause orders --reason x --for 2h --owner ops",
+            "baton pause --all --reason x --for 2h",
+            "baton resume --all --reason x",
+            "baton transitions tr-57",
+            "baton transitions orders tr-57",
+            "baton transitions --limit 1000",
+            "baton tokens verify orders 42",
+            "baton tokens conformance --url http://127.0.0.1:1/x --writers 2 --rounds 0",
         ] {
             assert_eq!(reads(good), Ok(()), "{good}");
         }
@@ -202,6 +293,20 @@ mod tests {
             ("baton admin orders a off --reason x", "maintenance"),
             ("baton admin orders a maintenance --reason x", "--for"),
             ("baton reset orders A! --reason x", "A!"),
+            ("baton failover orders", "--reason"),
+            ("baton failover orders --reason x --proof lease", "operator"),
+            ("baton failover orders --reason x --dry-run --wait 1m", "cannot be used with"),
+            ("baton pause orders --reason x", "--for"),
+            ("baton pause --reason x --for 1m", "--all"),
+            ("baton pause orders --all --reason x --for 1m", "cannot be used with"),
+            ("baton resume orders", "--reason"),
+            ("baton transitions Orders!", "Orders!"),
+            ("baton transitions orders 57", "57"),
+            ("baton transitions --limit 0", "0"),
+            ("baton tokens verify orders", "TOKEN"),
+            ("baton tokens verify orders -1", "-1"),
+            ("baton tokens conformance", "--url"),
+            ("baton tokens conformance --url http://127.0.0.1:1/x --writers 1", "2..=64"),
         ] {
             assert!(reads(bad).is_err_and(|error| error.contains(told)), "{bad}: {:?}", reads(bad));
         }

@@ -109,8 +109,8 @@ fn tell(global: &GlobalArgs, instance: &InstanceView) -> Result<Exit, ClientErro
 fn warning(instance: &InstanceView) -> Option<String> {
     (instance.role == Role::Active && instance.admin.state == AdminState::Draining).then(|| {
         format!(
-            "warning: {} is the active and stays it; callers that pick get nobody now: POST /v1/services/{}/switchover \
-             moves the service",
+            "warning: {} is the active and stays it; callers that pick get nobody now: baton switchover {} moves the \
+             service",
             instance.id, instance.service
         )
     })
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(warning(&one), None, "a passive is not called anyway");
         one.role = Role::Active;
         let told = warning(&one).expect("a warning");
-        assert!(told.contains("get nobody now: POST /v1/services/orders/switchover moves the service"), "{told}");
+        assert!(told.contains("get nobody now: baton switchover orders moves the service"), "{told}");
         one.admin.state = AdminState::Enabled;
         assert_eq!(warning(&one), None);
     }

@@ -73,7 +73,7 @@ fn of_recovery(recovery: &RecoveryView) -> Option<String> {
 }
 
 /// A length in the two largest units.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     age(WallTime(i64::try_from(ms).unwrap_or(i64::MAX)), WallTime(0))
 }
 
@@ -168,6 +168,7 @@ pub(super) mod tests {
             overrides: Overrides::default(),
             session: None,
             lag: None,
+            left: false,
             generation: 1,
             registered_at: WallTime(0),
         }

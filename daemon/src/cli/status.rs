@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::says::says;
-use super::{GlobalArgs, Output};
+use super::{GlobalArgs, Output, automation};
 use crate::terminal::exit::Exit;
 use crate::terminal::output::{
     BAD, Cell, DIM, DOUBT, GOOD, PLAIN, STRONG, Table, age, cell, data, paint, remark, styled,
@@ -88,10 +88,21 @@ fn render(status: &Status, now: WallTime) -> String {
     } else {
         blocks.push(String::new());
         blocks.push(services_table(&status.services, now).render(""));
+        blocks.extend(held(status));
         blocks.push(String::new());
         blocks.push(instances_table(&status.services, now).render(""));
     }
     blocks.join("\n")
+}
+
+/// What keeps Baton from moving services by itself, a line each: nobody should wonder why nothing moves.
+fn held(status: &Status) -> Vec<String> {
+    let all = automation::of_cluster(&status.cluster.automation).into_iter();
+    let all = all.map(|why| format!("every service: {why}"));
+    let each = status.services.iter().flat_map(|service| {
+        automation::of_service(&service.automation).into_iter().map(|why| format!("{}: {why}", service.name))
+    });
+    all.chain(each).map(|line| paint(DOUBT, &line)).collect()
 }
 
 fn cluster_line(cluster: &ClusterView) -> String {
@@ -194,10 +205,11 @@ fn health_style(health: Health) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use baton_client::view::{LocalView, NodeRole, NodeView};
+    use baton_client::view::{ClusterAutomation, LocalView, NodeRole, NodeView, ServiceAutomation};
     use baton_core::policy::Spec;
     use baton_core::probe::Verdict;
-    use baton_core::state::Phase;
+    use baton_core::state::{Brake, Latch, Phase};
+    use baton_core::time::Millis;
 
     use super::super::says::tests::{instance, verdict};
     use super::*;
@@ -213,7 +225,9 @@ mod tests {
             version: None,
         };
         let local = LocalView { id: 1, applied_index: 9, revision: 42, state_hash: "00".to_owned() };
-        let cluster = ClusterView { cluster_id: "c1".to_owned(), leader: Some(1), term: 4, nodes: vec![node], local };
+        let automation = ClusterAutomation::default();
+        let cluster =
+            ClusterView { cluster_id: "c1".to_owned(), leader: Some(1), term: 4, nodes: vec![node], automation, local };
         let service = ServiceView {
             name: "orders".parse().expect("a name"),
             mode: Mode::ActivePassive,
@@ -225,6 +239,7 @@ mod tests {
             phase: Phase::Vacant,
             active: None,
             transition: None,
+            automation: ServiceAutomation::default(),
             instances: vec![instance(vec![
                 verdict(2, Verdict::Down),
                 verdict(3, Verdict::Down),
@@ -248,6 +263,19 @@ orders   active_passive  vacant  -       -      -        -      0 of 1
 INSTANCE  ROLE     HEALTH   SINCE                  ADDRESS       TIER  PRIORITY  WHO SAYS WHAT
 orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       2, 3 down (web failed 3 in a row, connection: connection refused); 1 up";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_holds_automation_back_is_told() {
+        let mut status = status();
+        assert_eq!(held(&status), Vec::<String>::new());
+        status.cluster.automation.braked = Some(Brake { since: WallTime(1_763_635_320_007), wanting: 3, of: 3 });
+        let latch = Latch { since: WallTime(1_763_635_320_007), moves: 3, window: Millis::secs(3_600) };
+        status.services[0].automation.latched = Some(latch);
+        let text = anstream::adapter::strip_str(&render(&status, WallTime(1_763_635_325_000))).to_string();
+        for told in ["\nevery service: braked since 10:42:00.007: 3 of 3", "\norders: latched since 10:42:00.007"] {
+            assert!(text.contains(told), "{told} is not in {text}");
+        }
     }
 
     #[test]

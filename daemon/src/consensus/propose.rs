@@ -105,6 +105,7 @@ impl Item {
             | Command::ServicePut(_)
             | Command::ServiceDelete(_)
             | Command::InstancePut(_)
+            | Command::InstanceChange(_)
             | Command::InstanceDelete(_)
             | Command::VerdictsRecord(_)
             | Command::JudgementsRecord(_)

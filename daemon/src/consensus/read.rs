@@ -61,6 +61,8 @@ impl ReadRounds {
         })?;
         match tokio::time::timeout_at(deadline.into(), answered).await {
             Ok(Ok(answer)) => answer,
+            // Whoever has waited too long is dropped by the rounds, which need not be noticed after the time-out.
+            Ok(Err(_)) if Instant::now() >= deadline => Err(ReadError::NoQuorum),
             Ok(Err(_)) => Err(ReadError::Stopped),
             Err(_) => Err(ReadError::NoQuorum),
         }

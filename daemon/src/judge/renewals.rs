@@ -18,7 +18,7 @@ use super::watched::Rhythm;
 use crate::consensus::{Consensus, ReadError};
 use crate::leases::LeaderBook;
 use crate::reports::wire::{Beat, BeatAnswer, HeartbeatsAnswer};
-use crate::store::View;
+use crate::store::StateReader;
 
 /// How many renewals a holder is to send within one lease: four may be lost.
 const RENEWALS_PER_LEASE: u64 = 5;
@@ -82,12 +82,12 @@ impl Renewals {
         let served = self.rounds.end();
         match found {
             Ok(point) => {
-                let view = consensus.reader().view();
+                let reader = consensus.reader();
                 let at = consensus.now().time;
                 for Waiting { beats, mut answers, answer } in served {
                     for (beat, answer) in beats.iter().zip(&mut answers) {
                         if matches!(answer, BeatAnswer::Taken(_)) {
-                            *answer = granted(book, point, &view, beat, at);
+                            *answer = granted(book, point, reader, beat, at);
                         }
                     }
                     if let Ok(told) = serde_json::to_vec(&HeartbeatsAnswer { answers }) {
@@ -109,7 +109,8 @@ pub(super) fn may_hold(service: &Service, instance: &Instance) -> bool {
 }
 
 /// The answer to a heartbeat, from the state that the round vouches for.
-fn granted(book: &LeaderBook, point: ReadPoint, view: &View, beat: &Beat, at: ClusterTime) -> BeatAnswer {
+fn granted(book: &LeaderBook, point: ReadPoint, reader: &StateReader, beat: &Beat, at: ClusterTime) -> BeatAnswer {
+    let view = reader.view();
     let Some(service) = view.state.service(&beat.service) else { return BeatAnswer::NoSuchService };
     let Some(instance) = service.instances.get(&beat.instance) else { return BeatAnswer::NoSuchInstance };
     if instance.session.as_ref() != Some(&beat.session) {
@@ -117,7 +118,7 @@ fn granted(book: &LeaderBook, point: ReadPoint, view: &View, beat: &Beat, at: Cl
     }
     let asked = Renewal { service: &beat.service, instance: &beat.instance, session: &beat.session };
     let mut answer = told(service, instance, at);
-    match book.grant(point, view, &asked) {
+    match book.grant(point, reader, &asked) {
         Ok(granted) => {
             answer.role = Role::Active;
             answer.token = Some(granted.token);

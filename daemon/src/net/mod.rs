@@ -1,5 +1,8 @@
 //! The accept loop of both listeners, the API's and the peers': connection limit, a time-out for those who connect and
-//! then say nothing, and a graceful end. What is served is a router's business.
+//! then say nothing, and a graceful end. What is served is a router's business. The other direction, from this node to
+//! what an operator named, is `target`.
+
+pub(crate) mod target;
 
 use std::net::SocketAddr;
 use std::pin::pin;

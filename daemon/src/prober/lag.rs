@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use baton_core::probe::{LATENESS_MIN, LocalTime};
 
-use super::clock::Clock;
+use super::Clock;
 
 /// Time between two ticks. Short enough that a stop longer than what is held against a probe cannot fall between two.
 const TICK: Duration = Duration::from_millis(20);

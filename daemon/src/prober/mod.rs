@@ -5,8 +5,6 @@
 //! only while a probe is in flight. No probe waits for another, so one slow target delays nobody.
 
 mod agent;
-mod clock;
-mod fault;
 mod grpc;
 mod health;
 mod held;
@@ -14,10 +12,7 @@ mod http;
 mod lag;
 mod plan;
 mod probe;
-mod resolve;
 mod schedule;
-mod tcp;
-mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -33,11 +28,13 @@ use baton_core::probe::{Distrust, FailureClass, LocalTime, Outcome, Timing};
 use rustls::pki_types::CertificateDer;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-pub(crate) use clock::Clock;
+pub(crate) use crate::clock::Clock;
 pub(crate) use lag::LagMeter;
 pub(crate) use plan::{CheckPlan, PlanKind};
 pub(crate) use schedule::{Pace, TargetId};
 pub(crate) use tls::read_ca_file;
+
+use crate::net::target::{fault, resolve, tcp, tls};
 
 use agent::Agents;
 use held::Holds;

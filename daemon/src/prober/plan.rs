@@ -9,6 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::health;
 use super::tls::{TlsPlan, TlsPlanError};
+use crate::net::target::http1;
 
 /// The memory that one compiled pattern may take; the same bound refuses it when a spec is stored.
 const PATTERN_SIZE_MAX: usize = 1 << 20;
@@ -54,9 +55,7 @@ pub(crate) enum PlanKind {
 /// What a check of type `tls` does that says nothing of how.
 const VERIFIED: CheckTls = CheckTls { verify: true, server_name: None, ca: None };
 
-/// What HTTP/1.1 is called in a handshake (RFC 7301, section 6).
-const ALPN_HTTP_1: &[u8] = b"http/1.1";
-/// The same of HTTP/2.
+/// What HTTP/2 is called in a handshake (RFC 7301, section 6).
 const ALPN_HTTP_2: &[u8] = b"h2";
 
 /// A check made ready to run.
@@ -88,7 +87,7 @@ impl CheckPlan {
                 let tls = check.tls.as_ref().unwrap_or(&VERIFIED);
                 PlanKind::Tls(Box::new(TlsPlan::of(tls, None).map_err(PlanError::Tls)?))
             }
-            CheckKind::Http => PlanKind::Http(Box::new(HttpPlan::of(check)?), over_tls(ALPN_HTTP_1)?),
+            CheckKind::Http => PlanKind::Http(Box::new(HttpPlan::of(check)?), over_tls(http1::ALPN)?),
             CheckKind::Grpc => PlanKind::Grpc(health::request(&check.service), over_tls(ALPN_HTTP_2)?),
             CheckKind::Agent => PlanKind::Agent,
             CheckKind::Heartbeat => return Ok(None),

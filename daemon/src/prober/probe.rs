@@ -12,8 +12,8 @@ use baton_core::time::Millis;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::Clock;
 use super::agent::{Agents, Asked};
-use super::clock::Clock;
 use super::fault::Fault;
 use super::grpc::Call;
 use super::lag::LagMeter;

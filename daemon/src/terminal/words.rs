@@ -104,7 +104,7 @@ pub(crate) fn line_with(event: &Event, reason_max: usize) -> String {
 }
 
 /// At most `max` characters, the last of them `…` where something is missing.
-fn cut(text: &str, max: usize) -> String {
+pub(crate) fn cut(text: &str, max: usize) -> String {
     if text.chars().nth(max).is_none() {
         return text.to_owned();
     }

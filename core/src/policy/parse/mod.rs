@@ -10,5 +10,5 @@ mod web;
 mod tests;
 
 pub use crate::json::FieldError;
-pub use registration::parse_registration;
+pub use registration::{parse_registration, parse_registration_patch};
 pub use spec::parse_spec;

@@ -52,11 +52,78 @@ pub fn parse_registration(body: &Json) -> Result<Registration, Vec<FieldError>> 
     })
 }
 
+/// Reads the body of `PATCH …/instances/{instance}`: `old` with the fields that are given (RFC 7396, JSON Merge Patch:
+/// null takes away what may be absent, and labels are merged one by one).
+pub fn parse_registration_patch(body: &Json, old: &Registration) -> Result<Registration, Vec<FieldError>> {
+    read(body, |f| {
+        let mut new = old.clone();
+        match f.nullable("address") {
+            None => {}
+            Some(None) => new.address = None,
+            Some(Some(slot)) => new.address = slot.parsed(),
+        }
+        match f.nullable("zone") {
+            None => {}
+            Some(None) => new.zone = None,
+            Some(Some(slot)) => new.zone = slot.parsed::<Zone>().map(|zone| zone.0),
+        }
+        match f.nullable("deregister_after") {
+            None => {}
+            Some(None) => new.deregister_after = None,
+            Some(Some(slot)) => new.deregister_after = slot.millis(Millis::ZERO..=LONGEST),
+        }
+        new.tier = f.whole("tier", old.tier, 0..=TIER_MAX);
+        new.priority = f.whole("priority", old.priority, 0..=PRIORITY_MAX);
+        new.weight = f.whole("weight", old.weight, 0..=WEIGHT_MAX);
+        if f.word("liveness", old.liveness) != old.liveness {
+            f.error("liveness", "cannot be changed here: whoever lives otherwise than before registers anew, by PUT");
+        }
+        if let Some(labels) = f.field("metadata").and_then(labels_changed) {
+            for (name, value) in labels {
+                match value {
+                    Some(value) => new.metadata.insert(name, value),
+                    None => new.metadata.remove(&name),
+                };
+            }
+            if new.metadata.len() > METADATA_MAX {
+                f.error("metadata", format_args!("would have more than {METADATA_MAX} labels: null takes one away"));
+            }
+        }
+        if let Some(wanted) = f.object("overrides", |f| f.nullable("checks").map(|slot| slot.and_then(checks)))
+            && let Some(checks) = wanted
+        {
+            new.overrides.checks = checks;
+        }
+        if f.sound("address") && new.address.is_none() {
+            address_wanted(f, &new);
+        }
+        Some(new)
+    })
+}
+
+/// Labels that are set, and those that are taken away.
+fn labels_changed(slot: Slot<'_, '_>) -> Option<Vec<(String, Option<String>)>> {
+    slot.map(METADATA_MAX, |key, mut slot| {
+        if !is_label(key) {
+            slot.error(NO_LABEL);
+            return None;
+        }
+        if *slot.json() == Json::Null {
+            return Some((key.to_owned(), None));
+        }
+        Some((key.to_owned(), Some(slot.text(0..=METADATA_VALUE_MAX)?.to_owned())))
+    })
+}
+
 /// Somebody has to connect, so somebody has to be told where.
 fn address_where_needed(f: &mut Fields<'_, '_>, registration: &Registration) {
-    if f.has("address") {
-        return;
+    if !f.has("address") {
+        address_wanted(f, registration);
     }
+}
+
+/// Says so where a registration without an address needs one.
+fn address_wanted(f: &mut Fields<'_, '_>, registration: &Registration) {
     let example = "write \"address\": \"host:port\"";
     match registration.liveness {
         Liveness::Probe => {
@@ -74,10 +141,16 @@ fn address_where_needed(f: &mut Fields<'_, '_>, registration: &Registration) {
     }
 }
 
+const NO_LABEL: &str = "not a label: use 1 to 63 bytes without control characters as its name";
+
+fn is_label(key: &str) -> bool {
+    !key.is_empty() && key.len() <= NAME_MAX && !key.chars().any(char::is_control)
+}
+
 fn metadata(slot: Slot<'_, '_>) -> Option<BTreeMap<String, String>> {
     let entries = slot.map(METADATA_MAX, |key, mut slot| {
-        if key.is_empty() || key.len() > NAME_MAX || key.chars().any(char::is_control) {
-            slot.error("not a label: use 1 to 63 bytes without control characters as its name");
+        if !is_label(key) {
+            slot.error(NO_LABEL);
             return None;
         }
         Some((key.to_owned(), slot.text(0..=METADATA_VALUE_MAX)?.to_owned()))

@@ -11,8 +11,8 @@ use std::time::Duration;
 use baton_core::probe::{FailureClass, LocalTime};
 use tokio::sync::{Semaphore, watch};
 
-use super::clock::Clock;
 use super::fault::Fault;
+use crate::clock::Clock;
 
 /// How long a found name is believed without asking again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl Resolver {
         match (allowed.is_empty(), found.first()) {
             (true, Some(ip)) => Err(Fault::target(
                 FailureClass::Connection,
-                format!("{ip} is on the deny-list (link-local and metadata addresses are never probed)"),
+                format!("{ip} is on the deny-list (link-local and metadata addresses are never connected to)"),
             )),
             (true, None) => {
                 Err(Fault::target(FailureClass::Connection, format!("\"{host}\" was not resolved: it has no address")))
