@@ -14,7 +14,7 @@ use baton_core::probe::LocalTime;
 use baton_core::state::{Change, State};
 use baton_core::time::{ClusterTime, Millis, WallTime};
 
-use super::message::{Answer, Ask, Beat, NodeTimer, RequestId, Waiter};
+use super::message::{Answer, Ask, Beat, Message, NodeTimer, RequestId, Waiter};
 use super::net::Addr;
 use super::renewals::{Pending, Round};
 use super::seen::Sight;
@@ -166,7 +166,15 @@ impl World {
 
     /// Puts a command with those that wait to be appended together.
     pub(crate) fn propose(&mut self, at: usize, term: u64, command: Command, waiter: Waiter) {
-        let Some(lead) = self.lead(at, term) else { return };
+        let Some(lead) = self.lead(at, term) else {
+            // It leads no longer: what it wanted goes to whoever does, as any node's proposal would.
+            if let Some(leader) = self.nodes[at].raft.leader.filter(|leader| *leader != at) {
+                let forward = Message::Forward { client: Addr::Node(at), request: 0, ask: Ask::Write(command) };
+                self.seen.note(Sight::ProposalsForwarded);
+                self.send(Addr::Node(at), Addr::Node(leader), forward);
+            }
+            return;
+        };
         lead.waiting.push((command, waiter));
         if !std::mem::replace(&mut lead.flushing, true) {
             let after = self.about(self.shape.batching);

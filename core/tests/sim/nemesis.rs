@@ -21,6 +21,8 @@ impl World {
             Fault::StopNode => self.stop_node(),
             Fault::KillNode => self.kill_node(),
             Fault::StickDisk => self.stick_disk(),
+            Fault::KillAllActives => self.kill_all_actives(),
+            Fault::KillAllNodes => self.kill_all_nodes(),
             Fault::Campaign => self.campaign(),
             Fault::Coup => self.coup(),
             Fault::Exile => self.exile(),
@@ -106,6 +108,31 @@ impl World {
         let long = self.a_while();
         self.nodes[at].stuck_until = self.now + long;
         tell!(self, "the disk of n{} is stuck for {} ms", at + 1, long / MS);
+    }
+
+    /// What all actives have in common ends.
+    fn kill_all_actives(&mut self) {
+        tell!(self, "all that are active die");
+        self.seen.note(Sight::MassFailures);
+        for at in 0..self.processes.len() {
+            if self.processes[at].may_act(self.now).is_some() {
+                self.crash(Addr::Process(at));
+                if self.processes[at].slot == 0 {
+                    let after = 500 * MS + self.a_while();
+                    self.start_later(Addr::Process(at), after);
+                }
+            }
+        }
+    }
+
+    /// The power fails. What is on disks is all that is left of the cluster.
+    fn kill_all_nodes(&mut self) {
+        self.seen.note(Sight::PowerCuts);
+        for at in 0..self.nodes.len() {
+            self.crash(Addr::Node(at));
+            let after = self.a_while();
+            self.start_later(Addr::Node(at), after);
+        }
     }
 
     fn stop_node(&mut self) {
@@ -264,6 +291,7 @@ impl World {
         self.shaking = false;
         self.net.heal();
         self.net.weather = Weather::FAIR;
+        (self.shape.think, self.shape.apply_lag, self.shape.batching) = (MS, MS, MS);
         for node in &mut self.nodes {
             node.stuck_until = 0;
         }

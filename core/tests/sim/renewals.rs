@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use baton_core::id::InstanceId;
 use baton_core::lease::{ReadPoint, Renewal, Withheld};
 use baton_core::mutant::{Mutant, planted};
+use baton_core::state::{Phase, Service, State};
 
 use super::clock::Micros;
 use super::invariants;
@@ -47,6 +49,12 @@ impl World {
         let Beat { service, instance, session, .. } = &pending.beat;
         if node.state.instance(service, instance).is_some_and(|it| it.session.as_ref() == Some(session)) {
             lead.heard.insert((service.clone(), instance.clone()), (session.clone(), now));
+        }
+        // A round is worth its while only for one who may hold, as far as this node knows; whoever may not is told so.
+        if let Some(answer) = at_once(&node.state, &pending.beat) {
+            let Pending { via, client, request, .. } = pending;
+            self.relay(at, via, client, request, answer);
+            return;
         }
         if planted(Mutant::NoReadIndex) {
             // The fault: the leader asks nobody but itself.
@@ -125,7 +133,8 @@ impl World {
         let Beat { service, instance, session, era, .. } = beat;
         let asked = Renewal { service, instance, session };
         let outcome = node.leases.grant(point, node.applied, &node.state, &asked, now);
-        let interval = interval_of(node.state.service(service).map(|service| service.spec.lease.ttl.as_duration()));
+        let known = node.state.service(service);
+        let interval = known.map_or(Duration::from_secs(1), |known| interval(known, instance));
         let current = node.state.instance(service, instance).map(|it| it.session.as_ref() == Some(session));
         let answer = match outcome {
             Ok(granted) => {
@@ -171,10 +180,37 @@ impl World {
     }
 }
 
-/// How often a holder is asked to heartbeat: thrice within its lease.
-fn interval_of(ttl: Option<Duration>) -> Duration {
-    ttl.map_or(Duration::from_secs(1), |ttl| ttl / 3)
+/// The answer to one who can be granted nothing, from the state as it is here; none for one who may hold the service.
+fn at_once(state: &State, beat: &Beat) -> Option<Answer> {
+    let Some(service) = state.service(&beat.service) else { return Some(Answer::UnknownSession) };
+    let instance = service.instances.get(&beat.instance);
+    if instance.is_none_or(|it| it.session.as_ref() != Some(&beat.session)) {
+        return Some(Answer::UnknownSession);
+    }
+    let holder = service.assignment.last_holder.as_ref();
+    let may_hold = service.is_active(&beat.instance)
+        && holder.is_some_and(|it| it.lease.is_some() && it.session.as_ref() == Some(&beat.session));
+    (!may_hold).then(|| Answer::Role { lease: None, interval: interval(service, &beat.instance) })
 }
+
+/// How often an instance is asked to heartbeat: several times within its lease where it holds, or may be the next to.
+fn interval(service: &Service, instance: &InstanceId) -> Duration {
+    let lease = service.assignment.last_holder.as_ref().and_then(|holder| holder.lease);
+    let moving = match service.assignment.phase {
+        Phase::Switching | Phase::FailingOver | Phase::Promoting => true,
+        Phase::Vacant | Phase::Active => false,
+    };
+    let spec = service.spec.lease.ttl.as_duration();
+    match lease.filter(|_| service.is_active(instance)) {
+        Some(terms) => terms.ttl.as_duration() / RENEWALS_PER_LEASE,
+        None if moving => spec / RENEWALS_PER_LEASE,
+        None => spec / BEATS_PER_LEASE,
+    }
+}
+
+/// How many renewals a holder is to send within one lease, and how many heartbeats any other within as long.
+const RENEWALS_PER_LEASE: u32 = 5;
+const BEATS_PER_LEASE: u32 = 3;
 
 /// True time of the last grant of each token, for those who tell how a promotion came about.
 pub(crate) type LastGrant = std::collections::BTreeMap<u64, Micros>;

@@ -23,6 +23,9 @@ const LOOK_EVERY: Micros = 250 * MS;
 /// How long nothing is looked at after the healing.
 const SETTLING: Micros = SEC;
 
+/// How long after the healing operators release the brake.
+const QUIET: Micros = 3 * SEC;
+
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {
@@ -90,7 +93,9 @@ impl World {
         let state = self.history.state();
         let mut asks = Vec::new();
         let (op, reason) = ("op".to_owned(), "all is healed".to_owned());
-        if state.meta.brake.is_some() || state.meta.pause.is_some() {
+        // Somebody looks at the brake only when all else is quiet: nothing else tells the leader to look again then.
+        let all = state.meta.brake.is_some() || state.meta.pause.is_some();
+        if all && self.now >= self.shape.shaken + QUIET {
             asks.push(Command::AutomationResume(AutomationResume {
                 service: None,
                 reason: reason.clone(),

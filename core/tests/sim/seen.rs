@@ -35,6 +35,8 @@ sights! {
     DeposedLeaders = "a leader was deposed",
     EntriesOverwritten = "an entry was taken back: it never was committed",
     NodeRestarts = "a node crashed and started again",
+    PowerCuts = "all nodes died at once",
+    MassFailures = "all actives died at once",
     NodePauses = "a node was stopped and went on",
     DisksStuck = "a leader's disk was stuck",
     ProcessPauses = "a process was stopped and went on",
@@ -64,8 +66,10 @@ sights! {
     DebtsKept = "a deleted service owed a lease",
     DebtsInherited = "a service was made anew that owed a lease",
     DebtsForgotten = "a debt ran out and was forgotten",
-    Braked = "too many moves set the latch or the brake",
+    Latched = "too many moves set the latch of a service",
+    Braked = "too many services at once set the brake",
     OperatorMoves = "an operator's move was carried out",
+    ProposalsForwarded = "a deposed leader's proposal came to the next one",
     PlansRefused = "a plan came too late and was refused",
     SessionsSuperseded = "a process learned that its session is over",
     OldTokensRefused = "a guard refused an old token",
@@ -103,7 +107,8 @@ impl World {
             match (command, reply) {
                 (Command::ActivationExpire(_), Ok(_)) => sights.push(Sight::ActivationsTimedOut),
                 (Command::DebtForget { .. }, Ok(_)) => sights.push(Sight::DebtsForgotten),
-                (Command::LatchSet { .. } | Command::BrakeSet, Ok(_)) => sights.push(Sight::Braked),
+                (Command::LatchSet { .. }, Ok(_)) => sights.push(Sight::Latched),
+                (Command::BrakeSet, Ok(_)) => sights.push(Sight::Braked),
                 (Command::ServiceDelete(delete), Ok(_)) if past.after.debts.contains_key(&delete.service) => {
                     sights.push(Sight::DebtsKept);
                 }

@@ -75,6 +75,8 @@ pub(crate) enum Fault {
     StopNode,
     KillNode,
     StickDisk,
+    KillAllActives,
+    KillAllNodes,
     Campaign,
     Coup,
     Exile,
@@ -103,7 +105,7 @@ pub(crate) enum Act {
     Restore,
 }
 
-const FAULTS: [(Fault, u64); 19] = [
+const FAULTS: [(Fault, u64); 21] = [
     (Fault::StopProcess, 12),
     (Fault::KillProcess, 8),
     (Fault::StartTwin, 6),
@@ -111,6 +113,8 @@ const FAULTS: [(Fault, u64); 19] = [
     (Fault::StopNode, 9),
     (Fault::KillNode, 6),
     (Fault::StickDisk, 4),
+    (Fault::KillAllActives, 2),
+    (Fault::KillAllNodes, 1),
     (Fault::Campaign, 5),
     (Fault::Coup, 2),
     (Fault::Exile, 2),
