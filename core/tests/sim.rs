@@ -27,9 +27,11 @@ mod sim {
     mod node;
     mod operator;
     mod process;
+    mod proposals;
     mod queue;
     mod raft;
     mod renewals;
+    mod resource;
     mod rng;
     pub(crate) mod run;
     pub(crate) mod seen;
@@ -108,7 +110,7 @@ fn many_seeds() {
             while began.elapsed() < length {
                 // Every second run is of no kind.
                 let kind = usize::try_from(seed / 2).expect("a place") % Bias::ALL.len();
-                play(seed, if seed % 2 == 0 { Bias::None } else { Bias::ALL[kind] });
+                play(seed, if seed.is_multiple_of(2) { Bias::None } else { Bias::ALL[kind] });
                 seed += 1;
             }
         }

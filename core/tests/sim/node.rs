@@ -353,15 +353,15 @@ impl World {
 
 /// A command, short enough for a line.
 pub(crate) fn short(command: &Command) -> String {
-    let text = match command {
-        Command::JudgementsRecord(record) => {
-            let all: Vec<String> =
-                record.judgements.iter().map(|it| format!("{}/{} {}", it.service, it.instance, it.verdict)).collect();
-            format!("Judged {}", all.join(", "))
-        }
-        Command::ServicePut(put) => format!("ServicePut {} {:?}", put.service, put.spec.lease),
-        Command::InstancePut(put) => format!("InstancePut {}/{} {}", put.service, put.instance, put.session),
-        other => format!("{other:?}"),
+    let text = if let Command::JudgementsRecord(record) = command {
+        let told = record.judgements.iter().map(|it| format!("{}/{} {}", it.service, it.instance, it.verdict));
+        format!("Judged {}", told.collect::<Vec<_>>().join(", "))
+    } else if let Command::ServicePut(put) = command {
+        format!("ServicePut {} {:?}", put.service, put.spec.lease)
+    } else if let Command::InstancePut(put) = command {
+        format!("InstancePut {}/{} {}", put.service, put.instance, put.session)
+    } else {
+        format!("{command:?}")
     };
     let cut = text.floor_char_boundary(400);
     text[..cut].to_owned()

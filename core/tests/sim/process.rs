@@ -1,5 +1,5 @@
 //! A process that runs as an instance: it registers, drives the real holder's machine, works while it may, stops and
-//! says so. And what it works on, with its guard.
+//! says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -413,19 +413,5 @@ impl World {
     fn say(&mut self, at: usize, command: Command, again: u32) {
         let until = self.process_time(at).plus(SAY_PATIENCE);
         self.ask(at, Asked::Say { command: command.clone(), again, until }, Ask::Write(command));
-    }
-
-    /// The guard of what a service's instances work on: it remembers the highest token that it saw.
-    pub(crate) fn resource_hears(&mut self, service: usize, from: Addr, message: &Message) {
-        let Message::Work { token } = message else { return };
-        let highest = self.guards[service];
-        let admits = token.0 >= highest;
-        if admits {
-            self.guards[service] = token.0;
-        } else {
-            self.seen.note(Sight::OldTokensRefused);
-            tell!(self, "r{service} refuses token {token} of {from}: it has seen {highest}");
-        }
-        invariants::admitted(self, *token, highest, admits);
     }
 }

@@ -200,16 +200,16 @@ pub(crate) fn told(outcome: &Outcome) -> String {
     let Some(violation) = &outcome.violation else { return "nothing was broken".to_owned() };
     let same =
         if again == *outcome { "" } else { "\nTHE SECOND RUN WAS ANOTHER: the simulator is not deterministic\n" };
-    let last = &lines[lines.len().saturating_sub(LINES)..];
+    let last = &lines[lines.len().saturating_sub(LINES)..].join("\n");
+    let kind = if outcome.bias == Bias::None { String::new() } else { format!("BATON_SIM_BIAS={:?} ", outcome.bias) };
     format!(
-        "seed {}: {} is broken after {} ms and {} entries: {}\n\n{}\n{same}\nbaton-sim: BATON_SIM_SEED={} cargo test -p baton-core \
-         --features mutants --test sim -- --nocapture one_seed\n",
+        "seed {}: {} is broken after {} ms and {} entries: {}\n\n{last}\n{same}\n{kind}BATON_SIM_SEED={} cargo test -p \
+         baton-core --features mutants --test sim -- --nocapture one_seed\n",
         outcome.seed,
         violation.invariant,
         violation.at / MS,
         outcome.entries,
         violation.what,
-        last.join("\n"),
         outcome.seed
     )
 }

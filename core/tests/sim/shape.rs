@@ -206,6 +206,12 @@ impl Shape {
         spec.lease.ttl = Millis(rng.one(&self.ttls));
         spec.lease.delay = Millis(rng.one(&[0, 0, 0, 200]));
         (spec.recovery.strategy, spec.recovery.cooldown) = (RecoveryStrategy::Immediate, Millis::ZERO);
+        if rng.chance(200) {
+            spec.recovery.strategy = RecoveryStrategy::Gradual;
+            (spec.recovery.initial_delay, spec.recovery.max_delay) = (Millis(200), Millis(1_000));
+            (spec.recovery.cooldown, spec.recovery.cooldown_after) = (Millis(2_000), 2);
+        }
+        spec.failover.min_healthy = Millis(rng.one(&[0, 0, 0, 300]));
         (spec.failover.min_interval, spec.failover.max_in_window) = (Millis(rng.one(&[0, 0, 500])), 1_000);
         if rng.chance(100) {
             (spec.failover.max_in_window, spec.failover.window) = (3, Millis(10_000));

@@ -34,43 +34,37 @@ pub(crate) fn check(world: &World, index: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether what the proposer saw was there.
+/// Whether what the proposer of a command that promotes saw was there.
 fn compared(state: &State, command: &Command) -> Result<(), String> {
     let there = |name: &ServiceName| state.service(name).ok_or_else(|| format!("{name} is not there"));
-    match command {
-        Command::TransitionStart(start) => {
-            let service = there(&start.service)?;
-            let is: Option<Token> = service.active_token();
-            if is == start.seen_token && service.assignment.transition.is_none() {
-                Ok(())
-            } else {
-                Err(format!("a {} that saw {:?} was let pass where there was {is:?}", start.kind, start.seen_token))
-            }
+    if let Command::TransitionStart(start) = command {
+        let service = there(&start.service)?;
+        let is: Option<Token> = service.active_token();
+        if is != start.seen_token || service.assignment.transition.is_some() {
+            return Err(format!(
+                "a {} that saw {:?} was let pass where there was {is:?}",
+                start.kind, start.seen_token
+            ));
         }
-        Command::Promote(promote) => {
-            let assignment = &there(&promote.service)?.assignment;
-            let is = assignment.last_holder.as_ref().and_then(|holder| holder.token);
-            let open = assignment.transition == Some(promote.transition) && assignment.active.is_none();
-            if open && is == promote.seen_token {
-                Ok(())
-            } else {
-                Err(format!(
-                    "a promotion within {} that saw {:?} was let pass where there was {assignment:?}",
-                    promote.transition, promote.seen_token
-                ))
-            }
-        }
-        Command::TransitionTake(take) => {
-            let assignment = &there(&take.service)?.assignment;
-            if assignment.transition == Some(take.transition) && assignment.active.is_none() {
-                Ok(())
-            } else {
-                Err(format!("{} was taken over where there was {assignment:?}", take.transition))
-            }
-        }
-        // Others promote nobody.
-        _ => Ok(()),
     }
+    if let Command::Promote(promote) = command {
+        let assignment = &there(&promote.service)?.assignment;
+        let is = assignment.last_holder.as_ref().and_then(|holder| holder.token);
+        let open = assignment.transition == Some(promote.transition) && assignment.active.is_none();
+        if !open || is != promote.seen_token {
+            return Err(format!(
+                "a promotion within {} that saw {:?} was let pass where there was {assignment:?}",
+                promote.transition, promote.seen_token
+            ));
+        }
+    }
+    if let Command::TransitionTake(take) = command {
+        let assignment = &there(&take.service)?.assignment;
+        if assignment.transition != Some(take.transition) || assignment.active.is_some() {
+            return Err(format!("{} was taken over where there was {assignment:?}", take.transition));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the parts of an assignment fit each other.
