@@ -50,8 +50,9 @@ use sim::mutants::where_found;
 use sim::run::{Outcome, retell, run, told};
 use sim::seen::{Seen, Sight};
 
-/// The seeds that every run of the tests plays.
-const FIXED: std::ops::Range<u64> = 1..21;
+/// How many seeds every run of the tests plays, and how many at most, to see what is rare.
+const FIXED: u64 = 40;
+const FIXED_MAX: u64 = 250;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -90,38 +91,38 @@ fn a_seed_is_a_run() {
     }
 }
 
-/// Plays the fixed seeds, or fresh ones for `BATON_SIM_SECS`.
+/// The kind of run that a seed is played in: every second one is of no kind.
+fn kind_of(seed: u64) -> Bias {
+    let kinds = Bias::ALL.len() as u64;
+    let kind = usize::try_from(seed / 2 % kinds).expect("a place");
+    if seed.is_multiple_of(2) { Bias::None } else { Bias::ALL[kind] }
+}
+
+/// Plays the fixed seeds, and goes on until all was seen that must be; or fresh seeds for `BATON_SIM_SECS`.
 #[test]
 fn many_seeds() {
     let began = Instant::now();
     let (mut seen, mut runs) = (Seen::default(), 0);
-    let mut play = |seed: u64, bias: Bias| {
-        let outcome = run(seed, bias);
+    let wanted = from_environment("BATON_SIM_SECS").map(Duration::from_secs);
+    // The only entropy: where to begin. Each seed is printed when it fails.
+    let fresh = || SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis() as u64 * 1_000;
+    let mut seed = if wanted.is_some() { fresh() } else { 0 };
+    let more = |runs: u64, seen: &Seen| match wanted {
+        Some(length) => began.elapsed() < length,
+        None => runs < FIXED || (runs < FIXED_MAX && seen.never().next().is_some()),
+    };
+    while more(runs, &seen) {
+        let outcome = run(seed, kind_of(seed));
         fails(&outcome);
         seen.add(&outcome.seen);
-        runs += 1;
-    };
-    match from_environment("BATON_SIM_SECS").map(Duration::from_secs) {
-        None => FIXED.for_each(|seed| play(seed, Bias::None)),
-        Some(length) => {
-            // The only entropy: where to begin. Each seed is printed when it fails.
-            let first = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis() as u64 * 1_000;
-            let mut seed = first;
-            while began.elapsed() < length {
-                // Every second run is of no kind.
-                let kind = usize::try_from(seed / 2).expect("a place") % Bias::ALL.len();
-                play(seed, if seed.is_multiple_of(2) { Bias::None } else { Bias::ALL[kind] });
-                seed += 1;
-            }
-        }
+        (seed, runs) = (seed + 1, runs + 1);
     }
     println!("{runs} runs in {:?}", began.elapsed());
     for &sight in Sight::ALL {
         println!("{:>9}  {}", seen.count(sight), sight.told());
     }
-    for &sight in Sight::ALL {
-        assert!(seen.count(sight) > 0, "never seen in {runs} runs: {}", sight.told());
-    }
+    let never: Vec<&str> = seen.never().map(Sight::told).collect();
+    assert!(never.is_empty(), "never seen in {runs} runs: {}", never.join("; "));
 }
 
 /// Plants a fault, and plays seeds until one shows it.

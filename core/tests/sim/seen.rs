@@ -89,6 +89,11 @@ impl Seen {
         self.0.get(&sight).copied().unwrap_or(0)
     }
 
+    /// What was never seen.
+    pub(crate) fn never(&self) -> impl Iterator<Item = Sight> {
+        Sight::ALL.iter().copied().filter(|sight| self.count(*sight) == 0)
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         for (sight, count) in &other.0 {
             *self.0.entry(*sight).or_default() += count;
