@@ -4,7 +4,8 @@
 //!
 //! `BATON_OVERLAP_ROUNDS=300 BATON_OVERLAP_SEED=7 cargo test -p baton --test it overlap -- --nocapture` plays a long game. A
 //! failure prints its seed and keeps the history. The seed draws the faults and their moments; the machine adds its own luck.
-//! `BATON_OVERLAP_FAULTS=Switchover,WorkerKilled` plays these faults only, in a long game.
+//! `BATON_OVERLAP_FAULTS=Switchover,WorkerKilled` plays these faults only, in a long game; `BATON_OVERLAP_KEEP=1` keeps the
+//! history of a game that was well too.
 
 mod book;
 mod clock;
