@@ -159,6 +159,9 @@ impl Stage {
                 self.revive();
             }
             let holder = self.holder().ok_or_else(|| "nobody ever wrote".to_owned())?;
+            // The cause, before what follows from it.
+            let breaches = self.book.breaches();
+            assert!(breaches.is_empty(), "{breaches:#?}");
             when(holder.token > token, holder).map_err(|holder| format!("{holder:?}"))
         })
         .await;
