@@ -169,7 +169,7 @@ fn too_many_at_once_pull_the_brake_and_an_operator_releases_it() {
         a.kill9();
         let event = told.change_where(SOON, "automation.braked", |_| true).await.data;
         assert_eq!((event.get("service"), event.get("actor")), (None, None), "{event}");
-        assert!(event["reason"].as_str().is_some_and(|why| why.contains("/v1/automation/resume")), "{event}");
+        assert!(event["reason"].as_str().is_some_and(|why| why.contains("resume of all")), "{event}");
         for id in cluster.ids() {
             let braked = until(SOON, "every node to tell it", async || {
                 let told = cluster.api(id).get("/v1/cluster").await.is(200).json;

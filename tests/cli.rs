@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
 use crate::support::process::{BATON, Process, baton, clean, run};
+use crate::support::target::{Target, watched};
 use crate::support::{Load, SOON, ports, scenario, until, when};
 
 /// The names in the list of commands.
@@ -25,7 +26,20 @@ async fn commands() -> Vec<String> {
 fn each_command_helps_with_an_example() {
     scenario(Load::Light, async {
         let commands = commands().await;
-        for name in ["serve", "demo", "status", "watch", "check-config"] {
+        for name in [
+            "serve",
+            "demo",
+            "status",
+            "watch",
+            "check-config",
+            "failover",
+            "switchover",
+            "failback",
+            "pause",
+            "resume",
+            "explain",
+            "transitions",
+        ] {
             assert!(commands.iter().any(|command| command == name), "no {name} in {commands:?}");
         }
         for name in ["openapi", "example-server"] {
@@ -217,5 +231,140 @@ fn nobody_there_is_exit_code_two() {
             assert_eq!(outcome.code, Some(2), "{command}: {} {}", outcome.stdout, outcome.stderr);
             assert!(outcome.stderr.contains("127.0.0.1:1"), "{command} says where nobody was: {}", outcome.stderr);
         }
+    });
+}
+
+#[test]
+fn an_operator_moves_a_service_and_reads_how_it_went() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(1).await;
+        let (a, b) = (Target::start("a", cluster.dir()).await, Target::start("b", cluster.dir()).await);
+        let api = cluster.api(1);
+        api.put("/v1/services/db", &watched()).await.done();
+        api.put("/v1/services/db/instances/a", &a.registration(200)).await.done();
+        api.put("/v1/services/db/instances/b", &b.registration(100)).await.done();
+        cluster.health(1, "db", "b", "healthy").await;
+        cluster.active(1, "db", "a").await;
+        let at = api.base().to_owned();
+        let run = async |args: &[&str]| {
+            let line: Vec<&str> = args.iter().copied().chain(["--endpoint", at.as_str()]).collect();
+            baton(&line).await
+        };
+        let json = |text: &str| -> Value { serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}")) };
+
+        // A rehearsal tells, and changes nothing.
+        let plan = run(&["switchover", "db", "--to", "b", "--reason", "what if", "--dry-run"]).await;
+        assert_eq!(plan.code, Some(0), "{}", plan.stderr);
+        assert!(
+            plan.stdout.starts_with("db: a switchover from a to b would be made; nothing was changed"),
+            "{}",
+            plan.stdout
+        );
+        assert!(plan.stdout.contains("proof: token (advisory)"), "{}", plan.stdout);
+        let plan = run(&["failover", "db", "--reason", "what if", "--dry-run", "-o", "json"]).await;
+        assert_eq!(json(&plan.stdout)["to"], "b", "{}", plan.stdout);
+        assert_eq!(cluster.active(1, "db", "a").await["instance"], "a");
+
+        // The move, and its record: in a line, in a table, step by step.
+        let moved = run(&["switchover", "db", "--reason", "kernel update"]).await;
+        assert_eq!(moved.code, Some(0), "{} {}", moved.stdout, moved.stderr);
+        assert!(moved.stdout.starts_with("db: switchover tr-"), "{}", moved.stdout);
+        assert!(moved.stdout.contains(" finished: a → b, token "), "{}", moved.stdout);
+        let back = run(&["failback", "db", "--reason", "db-1 is well", "-o", "json"]).await;
+        assert_eq!(back.code, Some(0), "{}", back.stderr);
+        let record = json(&back.stdout);
+        assert_eq!((&record["kind"], &record["to"]), (&json!("failback"), &json!("a")), "{record:#}");
+        let id = record["id"].as_str().expect("an id").to_owned();
+        let table = run(&["transitions"]).await;
+        assert_eq!((table.code, table.stdout.lines().count()), (Some(0), 4), "{}", table.stdout);
+        let rows: Vec<&str> = table.stdout.lines().collect();
+        assert!(rows[0].starts_with("ID") && rows[1].starts_with(&id) && rows[1].contains("b → a"), "{}", table.stdout);
+        assert!(rows[3].contains("placement") && rows[3].contains("none → a"), "{}", table.stdout);
+        assert_eq!(run(&["transitions", "db", "--limit", "1"]).await.stdout.lines().count(), 2);
+        assert_eq!(json(&run(&["transitions", "db", "-o", "json"]).await.stdout).as_array().map(Vec::len), Some(3));
+        for line in [vec!["transitions", &id], vec!["transitions", "db", &id]] {
+            let told = run(&line).await;
+            assert_eq!(told.code, Some(0), "{}", told.stderr);
+            for part in ["because", "db-1 is well", "asked by", "local", "proof", "started", "promoted", "+0 ms"] {
+                assert!(told.stdout.contains(part), "{part} is not in {}", told.stdout);
+            }
+        }
+        assert_eq!(run(&["transitions", "tr-999999"]).await.code, Some(3));
+        let other = run(&["transitions", "other", &id]).await;
+        assert!(other.code == Some(3) && other.stderr.contains("of \"db\""), "{:?} {}", other.code, other.stderr);
+
+        // What is refused says which rule refuses it, and ends with 6; what makes no sense with 3.
+        let again = run(&["failback", "db", "--reason", "again"]).await;
+        assert!(again.code == Some(6) && again.stdout.is_empty(), "{:?} {}", again.code, again.stdout);
+        assert!(again.stderr.contains("already_active"), "{}", again.stderr);
+        assert_eq!(run(&["switchover", "db", "--to", "nobody", "--reason", "x"]).await.code, Some(3));
+        assert_eq!(run(&["switchover", "nothing", "--reason", "x"]).await.code, Some(3));
+        assert_eq!(run(&["failover", "db"]).await.code, Some(3), "a reason is wanted");
+
+        // Pauses.
+        let nothing = run(&["resume", "db", "--reason", "x"]).await;
+        assert!(nothing.code == Some(6) && nothing.stderr.contains("nothing_to_do"), "{}", nothing.stderr);
+        let paused = run(&["pause", "db", "--reason", "new switches", "--for", "2h", "--owner", "network team"]).await;
+        assert_eq!(paused.code, Some(0), "{}", paused.stderr);
+        assert!(paused.stdout.starts_with("db: paused until "), "{}", paused.stdout);
+        assert!(paused.stdout.trim_end().ends_with(" by network team: new switches"), "{}", paused.stdout);
+        let all = run(&["pause", "--all", "--reason", "new switches", "--for", "2h", "-o", "json"]).await;
+        assert_eq!(json(&all.stdout)["paused"]["owner"], "local", "{}", all.stdout);
+        let resumed = run(&["resume", "db", "--reason", "they are in"]).await;
+        assert_eq!(resumed.stdout.trim_end(), "db: moved automatically, where it is to be", "{}", resumed.stderr);
+        assert!(resumed.stderr.contains("still held: paused until"), "{}", resumed.stderr);
+        let resumed = run(&["resume", "--all", "--reason", "they are in"]).await;
+        assert!(resumed.code == Some(0) && resumed.stderr.is_empty(), "{}", resumed.stderr);
+        assert_eq!(run(&["pause", "db", "--reason", "x", "--for", "721h"]).await.code, Some(3));
+
+        // Why.
+        let told = run(&["explain", "db"]).await;
+        assert_eq!(told.code, Some(0), "{}", told.stderr);
+        assert!(told.stdout.contains("db") && told.stdout.contains('a'), "{}", told.stdout);
+        assert_eq!(json(&run(&["explain", "db", "-o", "json"]).await.stdout)["active"], "a");
+        assert_eq!(run(&["explain", "nothing"]).await.code, Some(3));
+    });
+}
+
+#[test]
+fn a_move_that_waits_is_waited_for_and_says_so() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        let spec = json!({"lease": {"ttl": "60s"}, "failover": {"min_interval": "0s", "max_in_window": 100}});
+        api.put("/v1/services/db", &spec).await.done();
+        let mut sessions = Vec::new();
+        for (instance, priority) in [("a", 200), ("b", 100)] {
+            let path = format!("/v1/services/db/instances/{instance}");
+            let stored = api.put(&path, &json!({"liveness": "heartbeat", "priority": priority})).await.done().json;
+            let session = stored["session"].as_str().expect("a session").to_owned();
+            api.post(&format!("{path}/heartbeat"), &json!({"session": session})).await.is(200);
+            cluster.health(1, "db", instance, "healthy").await;
+            cluster.active(1, "db", "a").await;
+            sessions.push(session);
+        }
+        // Granted, so that there is a lease to wait for.
+        let beat = json!({"session": sessions[0]});
+        let granted = api.post("/v1/services/db/instances/a/heartbeat", &beat).await.is(200).json;
+        assert!(granted["lease_ms"].is_u64(), "{granted}");
+        let token = granted["token"].as_u64().expect("a token");
+
+        let plan = baton(&["switchover", "db", "--reason", "what if", "--dry-run", "--endpoint", api.base()]).await;
+        assert!(plan.code == Some(0) && plan.stdout.contains("waits for: "), "{} {}", plan.stdout, plan.stderr);
+
+        // Still open when the patience is over: said, with another exit code than done.
+        let open = baton(&["switchover", "db", "--reason", "update", "--wait", "0s", "--endpoint", api.base()]).await;
+        assert_eq!(open.code, Some(5), "{} {}", open.stdout, open.stderr);
+        assert!(open.stdout.contains(" running: a → b"), "{}", open.stdout);
+        assert!(open.stderr.contains("still open") && open.stderr.contains("baton explain db"), "{}", open.stderr);
+        let refused = baton(&["switchover", "db", "--reason", "again", "--endpoint", api.base()]).await;
+        assert!(refused.code == Some(6) && refused.stderr.contains("transition_in_progress"), "{}", refused.stderr);
+
+        // The old one steps down, and that is all it takes.
+        let release = json!({"token": token, "session": sessions[0]});
+        api.post("/v1/services/db/instances/a/release", &release).await.is(200);
+        cluster.active(1, "db", "b").await;
+        let told = baton(&["transitions", "db", "--limit", "1", "--endpoint", api.base()]).await;
+        assert!(told.stdout.contains("release (enforced)"), "{}", told.stdout);
     });
 }

@@ -144,18 +144,18 @@ impl Client {
         self.body(&format!("DELETE {path}"), answer).await.map(|_| ())
     }
 
-    /// Asks for an action at one endpoint and nowhere else, within a limit for all of it. The endpoints are counted in a ring.
-    pub(crate) async fn post_at<B: Serialize + Sync, T: DeserializeOwned>(
+    /// Writes at one endpoint and nowhere else, within a limit for all of it. The endpoints are counted in a ring.
+    pub(crate) async fn write_at<B: Serialize + Sync, T: DeserializeOwned>(
         &self,
-        index: usize,
+        (method, index): (Method, usize),
         path: &str,
         body: &B,
         limit: Duration,
     ) -> Result<T, ClientError> {
         let endpoint = &self.endpoints[index % self.endpoints.len()];
-        let what = format!("POST {path}");
+        let what = format!("{method} {path}");
         let asked = async {
-            match tried(self.http.post(join(endpoint, path)?).json(body).send().await) {
+            match tried(self.http.request(method, join(endpoint, path)?).json(body).send().await) {
                 Tried::Answer(answer) => self.read(&what, answer).await,
                 Tried::NotSent(why) => {
                     Err(ClientError::NoConnection { tried: list(std::slice::from_ref(endpoint)), why })

@@ -7,6 +7,7 @@ use baton_core::apply::{Position, apply_batch};
 use baton_core::command::{Batch, Command, HookEnd, HookStart, Refusal, Reply};
 use baton_core::event::EventKind;
 use baton_core::id::NodeId;
+use baton_core::lease::LeaseStanding;
 use baton_core::planner::{Decision, Facts, ManualMove, ManualRequest, ServicePlan, plan_manual, plan_service};
 use baton_core::policy::{FencingHook, ProofKind, ProofPolicy};
 use baton_core::probe::Verdict;
@@ -150,10 +151,11 @@ fn the_next_leader_begins_another_run_and_says_that_the_lost_one_may_have_been_c
 fn a_run_that_is_not_the_next_or_not_of_this_term_does_not_begin() {
     let mut world = down(3);
     let command = loop {
-        match plan(&world, (1, 1)).command.expect("a command") {
-            Command::HookStart(start) => break start,
-            other => send(&mut world, 1, other).expect("carried out"),
-        };
+        let command = plan(&world, (1, 1)).command.expect("a command");
+        if let Command::HookStart(start) = command {
+            break start;
+        }
+        send(&mut world, 1, command).expect("carried out");
     };
     let moved_on = |reply: Reply| matches!(reply, Err(Refusal::MovedOn { .. }));
     let start = |change: fn(&mut HookStart)| {
@@ -184,6 +186,37 @@ fn a_run_that_tells_nothing_for_too_long_is_followed_by_another_in_the_same_term
     world.now = lost_at;
     settle(&mut world, (1, 1));
     assert_eq!((last_run(&world).number, last_run(&world).resumes), (2, true));
+}
+
+#[test]
+fn a_holder_that_steps_down_as_planned_is_not_cut_off_while_its_lease_runs() {
+    let mut world = down(1);
+    world.everyone_says("orders", "a", Verdict::Up);
+    let request = ManualRequest {
+        wanted: ManualMove::Switchover,
+        to: None,
+        reason: "a new kernel".to_owned(),
+        actor: "alice".to_owned(),
+        asserts_stopped: false,
+    };
+    let start = plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1);
+    send(&mut world, 1, start.expect("a plan").command.expect("a command")).expect("carried out");
+    let with = |world: &World, lease| {
+        let facts = Facts { node: 1, term: 1, lease, ..Facts::default() };
+        plan_service(&world.state, world.service("orders"), &facts, world.now, 7)
+    };
+    let runs = || LeaseStanding::Runs { left: Millis(3_000), renewed_ago: None };
+    let waits = with(&world, runs());
+    assert_eq!((waits.report.decision, waits.command), (Decision::Hold, None));
+    assert!(waits.report.summary.contains("\"a\" is stepping down as planned"), "{}", waits.report.summary);
+    assert_eq!(waits.wake_at, Some(world.now.plus(Millis(3_001))), "it is looked at again when the lease has ended");
+    assert_eq!(with(&world, LeaseStanding::Unknown).report.decision, Decision::Fence, "it had its time");
+
+    // One that is down is not waited for.
+    let mut world = down(1);
+    let open = with(&world, runs()).command.expect("a failover");
+    send(&mut world, 1, open).expect("carried out");
+    assert_eq!(with(&world, runs()).report.decision, Decision::Fence);
 }
 
 #[test]

@@ -341,7 +341,7 @@ impl Stage {
     /// Stops the holder for longer than its lease and wakes it when another has taken over.
     async fn paused(&mut self, holder: &Holder, whole: bool, asked: Option<Vec<u64>>, dice: &mut Dice) {
         let index = self.index(holder);
-        let family = if whole { self.family(index) } else { vec![self.instances[index].process.id(), holder.pid] };
+        let family = if whole { self.family(index) } else { vec![self.instances[index].process.number(), holder.pid] };
         self.stop(&family);
         let _operator = asked.as_deref().map(|nodes| self.operator(nodes));
         self.next_holder(holder).await;

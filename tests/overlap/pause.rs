@@ -39,7 +39,7 @@ fn a_stopped_holder_is_succeeded_in_time_and_refused_when_it_wakes() {
             let mut stream = Stream::open(stage.cluster.api(follower), &watch, None).await;
             stream.next(SOON).await.expect("a snapshot");
             let family =
-                if whole { stage.family(index) } else { vec![stage.instances[index].process.id(), holder.pid] };
+                if whole { stage.family(index) } else { vec![stage.instances[index].process.number(), holder.pid] };
 
             let stopped = Instant::now();
             stage.stop(&family);

@@ -211,7 +211,7 @@ impl Stage {
 
     /// A process of this host that is the instance's own, or was started by it.
     pub(super) fn family(&self, index: usize) -> Vec<u32> {
-        let mut family = vec![self.instances[index].process.id()];
+        let mut family = vec![self.instances[index].process.number()];
         // Children are looked for until no more are found; each has a parent that is found before it.
         loop {
             let more: Vec<u32> = parents()

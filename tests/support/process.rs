@@ -56,7 +56,12 @@ impl Process {
     }
 
     /// Its process id, which is its group's too.
-    pub(crate) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The same as the system's tools write it.
+    pub(crate) fn number(&self) -> u32 {
         self.child.id()
     }
 

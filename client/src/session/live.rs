@@ -8,6 +8,7 @@ use baton_core::id::{InstanceId, Token};
 use baton_core::policy::OnQuorumLoss;
 use baton_core::probe::LocalTime;
 use baton_core::state::Phase;
+use reqwest::Method;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -15,13 +16,18 @@ use super::event::FOREVER;
 use super::wire::{Heard, Line};
 use super::{Alarm, Release, SessionConfig, SessionEnd, SessionEvent, SessionOver, boot_time};
 use crate::error::ClientError;
+use crate::view::Stored;
 
+/// Time for a registration at one endpoint: a node without a quorum says so within two seconds.
+const REGISTER_LIMIT: Duration = Duration::from_millis(2_500);
 /// The wait before a registration is tried again; it doubles.
 const REGISTER_AGAIN_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait: whoever returns is found within it.
 const REGISTER_AGAIN_MAX: Duration = Duration::from_secs(2);
-/// Heartbeats in a row without an answer after which the worker is told: one is often lost with a node that died.
-const SILENCE_TOLD: u32 = 3;
+/// Requests in a row without an answer after which the worker is told: one is often lost with a node that died.
+const FAILURES_TOLD: u32 = 3;
+/// And how long nothing must have been heard by then: short leases ask often.
+const SILENCE_TOLD: Duration = Duration::from_secs(1);
 /// An endpoint that has not answered for this share of a lease is not waited for: another is asked beside it.
 const HEDGE_SHARE: u32 = 12;
 /// The least such wait: an answer that needed a round of the leader.
@@ -55,16 +61,17 @@ pub(super) async fn live(config: SessionConfig, mut end: SessionEnd, mut alarm: 
 async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> {
     let SessionConfig { client, service, instance, registration, .. } = config;
     let (mut wait, mut failures) = (REGISTER_AGAIN_FIRST, 0_u32);
-    loop {
+    let path = format!("/v1/services/{service}/instances/{instance}");
+    for index in 0.. {
         // Dropped in the middle, it may have happened: the next registration opens another session, and nobody is hurt.
         let stored = tokio::select! {
-            stored = client.put_instance(service, instance, registration) => stored,
+            stored = client.write_at::<_, Stored>((Method::PUT, index), &path, registration, REGISTER_LIMIT) => stored,
             () = end.news.closed() => return None,
         };
         let why = match stored {
             Ok(stored) => match stored.session {
                 Some(session) => {
-                    if failures >= SILENCE_TOLD {
+                    if failures >= FAILURES_TOLD {
                         end.news.send(SessionEvent::Reachable).await.ok()?;
                     }
                     let (client, service, instance) = (client.clone(), service.clone(), instance.clone());
@@ -84,7 +91,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
             Err(error) => error.to_string(),
         };
         failures += 1;
-        if failures == SILENCE_TOLD {
+        if failures == FAILURES_TOLD {
             end.news.send(SessionEvent::Unreachable { why }).await.ok()?;
         }
         tokio::select! {
@@ -93,6 +100,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
         }
         wait = (wait * 2).min(REGISTER_AGAIN_MAX);
     }
+    None
 }
 
 /// How the life of one registration ended.
@@ -132,6 +140,9 @@ struct Life {
     look_again: bool,
     waits_for: Option<Option<InstanceId>>,
     failures: u32,
+    /// When anything was heard last.
+    answered: LocalTime,
+    told_silent: bool,
     ttl: Duration,
     on_quorum_loss: OnQuorumLoss,
     phase: Option<Phase>,
@@ -165,6 +176,8 @@ impl Life {
             look_again: true,
             waits_for: None,
             failures: 0,
+            answered: boot_time(),
+            told_silent: false,
             ttl: Duration::ZERO,
             on_quorum_loss: OnQuorumLoss::SelfFence,
             phase: None,
@@ -278,7 +291,9 @@ impl Life {
         let now = boot_time();
         if !matches!(heard, Heard::Nothing(_)) {
             self.index = index;
-            if std::mem::take(&mut self.failures) >= SILENCE_TOLD {
+            self.failures = 0;
+            self.answered = now;
+            if std::mem::take(&mut self.told_silent) {
                 news.push(SessionEvent::Reachable);
             }
         }
@@ -317,7 +332,8 @@ impl Life {
                 }
                 self.holder.unanswered(number, now);
                 self.failures = self.failures.saturating_add(1);
-                if self.failures == SILENCE_TOLD {
+                let long = self.failures >= FAILURES_TOLD && now.since(self.answered) >= SILENCE_TOLD;
+                if long && !std::mem::replace(&mut self.told_silent, true) {
                     news.push(SessionEvent::Unreachable { why });
                 }
                 None

@@ -7,6 +7,7 @@ use baton_core::id::{InstanceId, ServiceName, Token};
 use baton_core::policy::OnQuorumLoss;
 use baton_core::probe::LocalTime;
 use baton_core::state::Phase;
+use reqwest::Method;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -79,7 +80,7 @@ impl Line {
     /// Sends one heartbeat to one endpoint.
     pub(super) async fn beat(&self, index: usize, timeout: Duration) -> Heard {
         let body = HeartbeatRequest { session: self.session.clone(), state: None, lag: None };
-        heard(self.client.post_at(index, &self.path("heartbeat"), &body, timeout).await)
+        heard(self.client.write_at((Method::POST, index), &self.path("heartbeat"), &body, timeout).await)
     }
 
     /// Gives a token back: at one endpoint after the other until the cluster has heard it, says that there is nothing to be
@@ -93,7 +94,11 @@ impl Line {
         let (mut pause, mut limit) = (RELEASE_PAUSE_FIRST, RELEASE_FIRST);
         while boot_time() < last {
             for step in 0..self.client.endpoints().count() {
-                match self.client.post_at::<_, serde_json::Value>(first + step, &path, &body, limit).await {
+                match self
+                    .client
+                    .write_at::<_, serde_json::Value>((Method::POST, first + step), &path, &body, limit)
+                    .await
+                {
                     Ok(_) => return,
                     // Another session, another holder, no such instance: nothing of ours is left there.
                     Err(ClientError::Problem(problem)) if (400..500).contains(&problem.status) => return,

@@ -234,7 +234,7 @@ impl Leases {
         if left == Duration::ZERO {
             LeaseStanding::RanOut { claim }
         } else {
-            let left = Millis(whole_ms(left).0 + u64::from(left.subsec_nanos() % 1_000_000 > 0));
+            let left = Millis(whole_ms(left).0 + u64::from(!left.subsec_nanos().is_multiple_of(1_000_000)));
             LeaseStanding::Runs { left, renewed_ago: claim.renewed_ago }
         }
     }

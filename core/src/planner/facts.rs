@@ -10,6 +10,7 @@ use crate::id::{InstanceId, NodeId};
 use crate::lease::{LeaseStanding, Leases};
 use crate::probe::LocalTime;
 use crate::state::{Debt, Service, State};
+use crate::time::Millis;
 
 /// The facts of one service at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,17 @@ impl Facts {
         let owed = holder.and_then(|holder| holder.token.zip(holder.lease));
         let lease = owed.map_or(LeaseStanding::Unknown, |(token, terms)| leases.standing(term, token, &terms, now));
         Self { node, term, lease, lags }
+    }
+
+    /// For how long the holder may still act without asking again, as far as its leader knows.
+    pub fn lease_expires_in(&self, service: &Service) -> Option<Millis> {
+        let terms = service.assignment.last_holder.as_ref()?.lease?;
+        let ago = match &self.lease {
+            LeaseStanding::Runs { renewed_ago, .. } => (*renewed_ago)?,
+            LeaseStanding::RanOut { claim } => claim.renewed_ago?,
+            LeaseStanding::Unknown => return None,
+        };
+        Some(Millis(terms.ttl.0.saturating_sub(ago.0)))
     }
 
     /// How far an instance is behind.

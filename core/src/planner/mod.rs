@@ -124,9 +124,12 @@ enum Rails {
         /// Which and why, in a sentence.
         why: String,
         /// What is to be set, so that everybody sees it.
-        set: Option<Command>,
+        set: Option<Box<Command>>,
     },
 }
+
+/// What holds a move, in a sentence, and what is to be set for that.
+type HeldBack = (String, Option<Box<Command>>);
 
 type Planned = (Decision, String, Option<Command>);
 
@@ -184,7 +187,7 @@ impl<'a> Planner<'a> {
 
     /// Asks the rails for an automatic move, and tells each of them.
     fn gate_rails(&mut self, kind: TransitionKind, counted: bool) -> Rails {
-        let mut held: Option<(String, Option<Command>)> = None;
+        let mut held: Option<HeldBack> = None;
         for rail in rails_of(self.state, self.service, kind, counted, self.now) {
             self.gate_until(&rail.rail, rail.pass, rail.why.clone(), rail.until);
             if rail.pass {
@@ -195,8 +198,8 @@ impl<'a> Planner<'a> {
             }
             if held.is_none() {
                 let set = rail.sets.then(|| match rail.rail.as_str() {
-                    "brake" => Command::BrakeSet,
-                    _ => Command::LatchSet { service: self.service.name.clone() },
+                    "brake" => Box::new(Command::BrakeSet),
+                    _ => Box::new(Command::LatchSet { service: self.service.name.clone() }),
                 });
                 held = Some((rail.why, set));
             }
@@ -256,7 +259,7 @@ impl<'a> Planner<'a> {
         }
         if let Rails::Hold { why, set } = rails {
             let summary = format!("\"{from}\" is {word}, and is not replaced automatically now: {why}.");
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         let summary = match (&best, &proof) {
             (Some(to), Ok(_)) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
@@ -321,7 +324,7 @@ impl<'a> Planner<'a> {
         }
         if let Rails::Hold { why, set } = rails {
             let summary = format!("{summary} \"{}\" gets its place back later: {why}.", to.id);
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         if let Err(NoProof::Never { why }) = &proof {
             let summary = format!("{summary} \"{}\" cannot get its place back by itself: {why}.", to.id);
@@ -442,7 +445,7 @@ impl<'a> Planner<'a> {
         if let (true, Rails::Hold { why: held, set }) = (expired, rails) {
             let summary =
                 format!("{} of \"{}\" waits: {why}, but no other is tried now: {held}.", open.id, service.name);
-            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set);
+            return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
         if expired {
             let summary = format!("{} of \"{}\": {why}; the next candidate is tried.", open.id, service.name);

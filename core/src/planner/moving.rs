@@ -1,11 +1,12 @@
 //! A move is open and the service has no active: can it be completed, and by whom? Where a proof is missing and the policy
 //! accepts the fencing hook, it is run.
 
-use super::{Decision, Planned, Planner, Rails, rank};
+use super::{Decision, HeldBack, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
+use crate::lease::LeaseStanding;
 use crate::rules::{Asker, NoProof, Seek, not_eligible, runs_against, under_way_until};
-use crate::state::Instance;
+use crate::state::{Instance, Phase};
 use crate::time::Millis;
 use crate::transition::{ProofRecord, Transition, TransitionKind};
 
@@ -39,7 +40,7 @@ impl Planner<'_> {
                 }
                 Some((why, set)) => {
                     let summary = format!("{} waits: \"{}\" may be promoted, but {why}.", open.id, to.id);
-                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set)
+                    (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set))
                 }
             },
             (best, Err(no)) => {
@@ -68,7 +69,7 @@ impl Planner<'_> {
     ///
     /// Whoever was named comes first, then the others by strategy, rather the one that is left than nobody at all. Where
     /// Baton may not move the service, it may still go on with the one that had it: that is no move.
-    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<(String, Option<Command>)>) {
+    fn whom(&mut self, open: &Transition) -> (Option<Instance>, Option<HeldBack>) {
         let held = if open.actor.is_some() { None } else { self.held_back(open) };
         let leaving = self.left_out();
         if held.is_some() {
@@ -91,7 +92,7 @@ impl Planner<'_> {
     }
 
     /// What keeps Baton from completing a move of its own.
-    fn held_back(&mut self, open: &Transition) -> Option<(String, Option<Command>)> {
+    fn held_back(&mut self, open: &Transition) -> Option<HeldBack> {
         if !self.gate_automatic(self.service.moves_by_itself()) {
             let why = "failover.automatic is off: a failover that an operator asks for completes it";
             return Some((why.to_owned(), None));
@@ -152,6 +153,20 @@ impl Planner<'_> {
         let NoProof::Pending { hook: true, .. } = no else { return None };
         let hook = self.service.spec.fencing.hook.as_ref()?;
         let holder = self.service.assignment.last_holder.as_ref()?;
+        // A planned move is polite: whoever is well and was told to step down is given the time to do so.
+        if self.service.assignment.phase == Phase::Switching
+            && holder.released.is_none()
+            && let LeaseStanding::Runs { left, .. } = &self.facts.lease
+        {
+            self.wake(self.now.plus(*left).plus(Millis(1)));
+            let why = format!(
+                "\"{}\" is stepping down as planned, and is not cut off while its lease runs (at most {} from now)",
+                holder.instance,
+                left.told()
+            );
+            self.gate("hook", false, why.clone());
+            return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
+        }
         let failed = runs_against(open, holder).filter(|run| run.outcome.as_ref().is_some_and(|it| !it.ok)).count();
         let last = runs_against(open, holder).next_back();
         let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));

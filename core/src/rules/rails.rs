@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, TransitionId};
-use crate::policy::Mode;
+use crate::policy::{Mode, ProofKind};
 use crate::probe::Health;
-use crate::state::{Active, Instance, Service, State};
+use crate::state::{Active, Instance, ReleaseHow, Service, State};
 use crate::time::{ClusterTime, Millis};
-use crate::transition::TransitionKind;
+use crate::transition::{Transition, TransitionKind, TransitionStatus};
 
 /// So many services must want to fail over at once before it counts as a mass failure: two may well be a coincidence.
 pub const BRAKE_AT_LEAST: usize = 3;
@@ -57,7 +57,8 @@ impl Wave {
 }
 
 /// Looks at all services. What was wanted before an operator released the brake does not count again, nor does it when it is
-/// carried out after that. A service whose active an operator isolated does not count at all: nothing failed there.
+/// carried out after that. A service whose active an operator isolated, or said itself that
+/// it stops, does not count at all: nothing failed there.
 pub fn wave(state: &State, now: ClusterTime) -> Wave {
     let released = state.meta.brake_released;
     let mut wave = Wave::default();
@@ -73,7 +74,8 @@ pub fn wave(state: &State, now: ClusterTime) -> Wave {
             state.transitions.get(&id).is_some_and(|it| {
                 let from = it.from.as_ref().and_then(|from| service.instances.get(from));
                 let isolated = from.is_some_and(|from| from.health == Health::Isolated);
-                it.kind == TransitionKind::Failover && it.actor.is_none() && !isolated && fresh(it.agreed)
+                let failed = !isolated && !said_so(service, it);
+                it.kind == TransitionKind::Failover && it.actor.is_none() && failed && fresh(it.agreed)
             })
         };
         let open = service.assignment.transition.is_some_and(failure);
@@ -84,6 +86,15 @@ pub fn wave(state: &State, now: ClusterTime) -> Wave {
         wave.wanting += usize::from(ill || open || moved);
     }
     wave
+}
+
+/// Whether the move began because the holder itself said that it stops: a host that is shut down with all its services is
+/// no mass failure, and nobody can have been mistaken about it.
+fn said_so(service: &Service, transition: &Transition) -> bool {
+    let proved = transition.proof.as_ref().is_some_and(|proof| proof.proof == ProofKind::Release);
+    let holder = service.assignment.last_holder.as_ref();
+    let released = holder.and_then(|holder| holder.released.as_ref()).is_some_and(|it| it.how == ReleaseHow::Said);
+    proved || (released && transition.status == TransitionStatus::Running)
 }
 
 /// Every rail that an automatic move of that kind must pass, in the order in which they are told. A transition that has
@@ -151,7 +162,8 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
     }
     let moves = service.rails.moves_within(window, now);
     let pass = moves < max as usize;
-    let why = format!("it was moved {} within {window}, max_in_window is {max}", times(moves));
+    let told = if moves == 0 { "not moved".to_owned() } else { format!("moved {}", times(moves)) };
+    let why = format!("it was {told} within {window}, max_in_window is {max}");
     Rail { sets: !pass, ..rail("max_in_window", pass, why) }
 }
 

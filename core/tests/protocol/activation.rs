@@ -178,7 +178,7 @@ fn a_move_that_goes_round_for_ever_keeps_its_first_and_its_last_steps() {
 
 #[test]
 fn who_waits_for_an_acknowledgement_is_not_moved_by_anybody() {
-    let mut cluster = promoting();
+    let cluster = promoting();
     for wanted in [ManualMove::Failover, ManualMove::Switchover, ManualMove::Failback] {
         let refusal = cluster.ask(wanted, Some("c"), false).expect_err("a move is open");
         assert!(matches!(refusal, Refusal::TransitionInProgress { .. }), "{refusal}");

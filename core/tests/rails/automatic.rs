@@ -9,7 +9,7 @@ use baton_core::time::Millis;
 use baton_core::transition::TransitionStatus;
 
 use super::play::free;
-use crate::support::{World, instance, service};
+use crate::support::{World, instance};
 
 /// All were down and the move is open; then the service was told to move no more by itself.
 fn open_and_off() -> World {
@@ -136,8 +136,8 @@ fn an_operator_who_finds_the_lease_over_need_not_seal_it() {
     let facts = Facts { node: 2, term: 1, lease: LeaseStanding::RanOut { claim }, ..Facts::default() };
     let plan = world.ask_of("orders", ManualMove::Failover, None, &facts).expect("an operator may");
     let command = plan.command.expect("something to do");
-    let Command::Promote(promote) = &command else { panic!("{command:?}") };
-    assert_eq!((&promote.lease, &promote.service), (&None, &service("orders")), "only whoever sealed it may claim it");
+    let Command::TransitionTake(take) = &command else { panic!("{command:?}: only whoever sealed it may claim it") };
+    assert_eq!((take.to.instance.as_str(), take.asserted), ("b", None));
     assert!(matches!(world.must(command), Done::Started { .. }), "it is theirs, and the leader completes it");
     assert_eq!(world.who(), None);
 }

@@ -9,10 +9,9 @@ use super::play::free;
 use crate::support::{World, instance};
 
 fn promoted(world: &World, lags: &[(&str, u64)]) -> Option<String> {
-    match world.plan_knowing("orders", lags).command? {
-        Command::TransitionStart(start) => start.to.map(|to| to.instance.to_string()),
-        other => panic!("a failover was expected, not {other:?}"),
-    }
+    let planned = world.plan_knowing("orders", lags).command?;
+    let Command::TransitionStart(start) = planned else { panic!("a failover was expected, not {planned:?}") };
+    start.to.map(|to| to.instance.to_string())
 }
 
 /// Why `id` may not be promoted, by the rule of that word.

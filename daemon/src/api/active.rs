@@ -34,11 +34,17 @@ pub(crate) async fn active(
 ) -> Result<Answer, ApiError> {
     let view = read(&state, consistency).await?;
     let service = service_in(&view, &name)?;
-    let active = views::active(service).ok_or_else(|| ApiError::NoActive {
-        service: name,
+    let mut active = views::active(service).ok_or_else(|| ApiError::NoActive {
+        service: name.clone(),
         mode: service.spec.mode,
         phase: service.assignment.phase,
     })?;
+    // Only the leader knows, and only where there is a lease is it worth asking.
+    let leased = service.assignment.last_holder.as_ref().is_some_and(|holder| holder.lease.is_some());
+    if leased && consistency == Consistency::Linearizable {
+        let facts = state.reports.facts(&name).await;
+        active.lease_expires_in_ms = facts.lease_expires_in(service).map(|left| left.0);
+    }
     Ok(Answer::json(&active)?.at(view.state.meta.revision))
 }
 

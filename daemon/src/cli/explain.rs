@@ -2,7 +2,6 @@
 
 use baton_client::ClientError;
 use baton_core::id::ServiceName;
-use baton_core::planner::{GateVerdict, ServiceReport};
 use clap::Args;
 
 use super::{GlobalArgs, show};
@@ -19,14 +18,6 @@ pub(super) struct ExplainArgs {
 /// Asks and tells.
 pub(super) async fn run(global: &GlobalArgs, args: ExplainArgs) -> Result<Exit, ClientError> {
     let report = global.client()?.explain(&args.service).await?;
-    show(global, &report, || told(&report))
-}
-
-/// The report as a person reads it.
-fn told(report: &ServiceReport) -> String {
-    let mut lines = vec![one_line(&report.summary)];
-    for gate in report.gates.iter().filter(|gate| gate.verdict == GateVerdict::Hold) {
-        lines.push(format!("{} holds: {}", one_line(&gate.gate), one_line(&gate.why)));
-    }
-    lines.join("\n")
+    // What others wrote is in it; line by line, so that its own lines stay.
+    show(global, &report, || report.paragraph().lines().map(one_line).collect::<Vec<_>>().join("\n"))
 }

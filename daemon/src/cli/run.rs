@@ -44,10 +44,10 @@ Limits:
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// The service; it must exist and be active_passive
-    #[arg(long, value_name = "NAME", env = "BATON_SERVICE")]
+    #[arg(long, value_name = "NAME")]
     service: ServiceName,
     /// This instance; no two processes may use the same id
-    #[arg(long, value_name = "ID", env = "BATON_INSTANCE")]
+    #[arg(long, value_name = "ID")]
     instance: InstanceId,
     /// Where CMD can be reached; needed where the service has checks that connect
     #[arg(long, value_name = "HOST:PORT")]

@@ -4,6 +4,7 @@
 use super::*;
 use crate::json::Json;
 use crate::policy::{Registration, Spec};
+use crate::time::Millis;
 
 /// Every field of a spec, none at its default where another value is possible.
 const FULL_SPEC: &str = r#"{
@@ -324,6 +325,53 @@ fn registrations_that_make_no_sense_are_refused() {
     }
     let labels: Vec<String> = (0..65).map(|n| format!("\"l{n}\":\"\"")).collect();
     assert_eq!(paths(parse_registration(&json(&at(&format!("\"metadata\":{{{}}}", labels.join(",")))))), ["metadata"]);
+}
+
+#[test]
+fn a_patch_changes_what_it_names_and_nothing_else() {
+    let old = parse_registration(&json(FULL_REGISTRATION)).expect("valid");
+    let patched = |text: &str| parse_registration_patch(&json(text), &old);
+    assert_eq!(patched("{}"), Ok(old.clone()));
+    let new = patched(r#"{"priority":7,"tier":3,"weight":9,"zone":"z9","deregister_after":"5m"}"#).expect("valid");
+    assert_eq!((new.priority, new.tier, new.weight, new.zone.as_deref()), (7, 3, 9, Some("z9")));
+    assert_eq!(new.deregister_after, Some(Millis::secs(300)));
+    assert_eq!((&new.address, &new.metadata, &new.overrides), (&old.address, &old.metadata, &old.overrides));
+    // Null takes away what may be absent.
+    let none = patched(r#"{"zone":null,"deregister_after":null,"overrides":{"checks":null}}"#).expect("valid");
+    assert_eq!((none.zone, none.deregister_after, none.overrides.checks), (None, None, None));
+    assert_eq!(patched(r#"{"overrides":{}}"#), Ok(old.clone()));
+    // Labels are merged one by one.
+    let mut labelled = old.clone();
+    labelled.metadata = [("rack", "r1"), ("old", "x")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let text = r#"{"metadata":{"rack":"r7","old":null,"gone":null,"new":"y"}}"#;
+    let new = parse_registration_patch(&json(text), &labelled).expect("valid");
+    let labels: Vec<(&str, &str)> = new.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(labels, [("new", "y"), ("rack", "r7")]);
+    // The same liveness is no change; another one is another life.
+    assert_eq!(patched(&format!(r#"{{"liveness":"{}"}}"#, old.liveness)), Ok(old.clone()));
+    let many: Vec<String> = (0..65).map(|n| format!("\"l{n}\":\"\"")).collect();
+    let mut full = old.clone();
+    full.metadata = (0..64).map(|n| (format!("l{n}"), String::new())).collect();
+    let one_more = parse_registration_patch(&json(r#"{"metadata":{"l64":""}}"#), &full);
+    assert_eq!(paths(one_more), ["metadata"]);
+    for (text, path) in [
+        (r#"{"priority":null}"#, "priority"),
+        (r#"{"weight":"1"}"#, "weight"),
+        (r#"{"tier":101}"#, "tier"),
+        (r#"{"session":"s"}"#, "session"),
+        (r#"{"overrides":{"check":[]}}"#, "overrides.check"),
+        (r#"{"overrides":{"checks":[{"type":"x"}]}}"#, "overrides.checks[0].type"),
+        (r#"{"address":"nowhere"}"#, "address"),
+        (r#"{"metadata":null}"#, "metadata"),
+        (r#"{"metadata":{"":"x"}}"#, "metadata."),
+        (&format!("{{\"metadata\":{{{}}}}}", many.join(",")), "metadata"),
+        ("[]", "$"),
+    ] {
+        assert_eq!(paths(patched(text)), [path], "{text}");
+    }
+    let probed = parse_registration(&json(r#"{"address":"a:1"}"#)).expect("valid");
+    assert_eq!(paths(parse_registration_patch(&json(r#"{"address":null}"#), &probed)), ["address"]);
+    assert_eq!(paths(parse_registration_patch(&json(r#"{"liveness":"heartbeat"}"#), &probed)), ["liveness"]);
 }
 
 #[test]
