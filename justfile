@@ -21,6 +21,10 @@ demo *args:
 starve seconds="60":
     BATON_STARVE_SECS={{ seconds }} cargo test -p baton --test it -- starvation --nocapture
 
+# Two holders at once are looked for from outside: rounds of killed, stopped, cut-off and moved processes, drawn from a seed.
+overlap rounds="300" seed="1":
+    BATON_OVERLAP_ROUNDS={{ rounds }} BATON_OVERLAP_SEED={{ seed }} cargo test -p baton --test it -- overlap::no_two --nocapture
+
 # Committed writes on three nodes, with the disk's own fsync rate beside them.
 bench *args:
     cargo bench -p baton --bench writes -- {{ args }}

@@ -22,6 +22,7 @@ fn service(ttl: &str) -> Value {
 
 /// One `baton run`, with its child's traces in a directory.
 struct Run {
+    name: String,
     process: Process,
     dir: PathBuf,
 }
@@ -37,7 +38,7 @@ impl Run {
             command(cluster, instance, extra, &script.replace("$D", &dir.display().to_string())),
             &dir.join("log"),
         );
-        Self { process, dir }
+        Self { name: instance.to_owned(), process, dir }
     }
 
     fn has(&self, mark: &str) -> bool {
@@ -170,6 +171,31 @@ fn the_end_of_a_child_hands_over_at_once_and_its_code_is_passed_on() {
 }
 
 #[test]
+fn a_switchover_is_a_polite_word_a_release_and_another_start() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(3).await;
+        let api = cluster.api(1);
+        api.put("/v1/services/jobs", &service("20s")).await.done();
+        let script = "trap 'sleep 0.2; touch $D/finished; exit 0' TERM; echo $$ > $D/pid; while :; do sleep 0.02; done";
+        let a = Run::start(&cluster, "a", &["--priority", "200"], script);
+        let child = a.pid("pid").await;
+        let b = Run::start(&cluster, "b", &[], TELLS);
+        b.says("is passive").await;
+        cluster.health(1, "jobs", "b", "healthy").await;
+        let asked = Instant::now();
+        let answer = api.post("/v1/services/jobs/switchover", &json!({"to": "b", "reason": "a test"})).await;
+        assert!(answer.status < 300, "{}", answer.text);
+        cluster.active(1, "jobs", "b").await;
+        assert!(asked.elapsed() < Duration::from_secs(10), "the lease of 20 s was waited for: {:?}", asked.elapsed());
+        assert!(a.has("finished") && !lives(child), "b was promoted before a had finished");
+        assert_eq!(last_move(&cluster, 1).await["proof"]["proof"], "release");
+        b.pid("pid").await;
+        a.says("is passive, waiting (active: b)").await;
+        println!("{}", a.says("steps down").await);
+    });
+}
+
+#[test]
 fn nobody_of_the_group_is_left_when_the_service_moves_on() {
     scenario(Load::Heavy, async {
         let cluster = Cluster::start(3).await;
@@ -196,47 +222,61 @@ fn nobody_of_the_group_is_left_when_the_service_moves_on() {
     });
 }
 
+/// The run that is active just now, its child and its token; the others. On a machine that is busy a lease of half a second
+/// is lost now and then, which is nobody's fault.
+async fn holder<'a>(cluster: &Cluster, runs: &'a mut [Run; 2]) -> (&'a mut Run, &'a mut Run, Pid, u64) {
+    let (at, child, token) = until(SOON, "a holder whose child works", async || {
+        let active = cluster.api(1).get("/v1/services/jobs/active").await.json;
+        let (name, token) = (active["instance"].as_str(), active["token"].as_u64().unwrap_or(0));
+        let at = runs.iter().position(|run| name == Some(&run.name)).ok_or_else(|| active.clone())?;
+        let pid = runs[at].read("pid").ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let same = runs[at].read("token").ok() == Some(token.to_string());
+        pid.filter(|pid| same && lives(*pid)).map(|pid| (at, pid, token)).ok_or(active)
+    })
+    .await;
+    let [first, second] = runs;
+    if at == 0 { (first, second, child, token) } else { (second, first, child, token) }
+}
+
 #[test]
 fn who_is_stopped_beyond_its_lease_is_passive_when_it_wakes_and_its_child_is_dead() {
     scenario(Load::Heavy, async {
         let cluster = Cluster::start(3).await;
         cluster.api(1).put("/v1/services/jobs", &service("500ms")).await.done();
-        let mut a = Run::start(&cluster, "a", &["--priority", "200"], TELLS);
-        let child = a.pid("pid").await;
-        let b = Run::start(&cluster, "b", &[], TELLS);
-        b.says("is passive").await;
-        cluster.health(1, "jobs", "b", "healthy").await;
-
-        // Only the supervisor: the watchdog ends the child before the lease does.
-        let token = cluster.active(1, "jobs", "a").await["token"].as_u64();
-        a.process.signal_group(Signal::STOP);
-        let stopped = Instant::now();
-        dead(child).await;
-        println!("the watchdog killed the child {:?} after the supervisor was stopped", stopped.elapsed());
-        let next = cluster.active(1, "jobs", "b").await;
-        println!("the other was active {:?} after that", stopped.elapsed());
-        assert!(next["token"].as_u64() > token);
-        let other = b.pid("pid").await;
-        a.process.signal_group(Signal::CONT);
-        a.says("is passive, waiting (active: b)").await;
-        assert!(lives(other), "the new active is not disturbed");
-
-        // The child, its supervisor and its watchdog, all of them.
-        cluster.health(1, "jobs", "a", "healthy").await;
-        let watchdog = b.watchdog(other);
-        let mut b = b;
-        for group in [watchdog, other] {
-            kill_process_group(group, Signal::STOP).expect("it lives");
+        let mut runs = ["a", "b"].map(|instance| Run::start(&cluster, instance, &[], TELLS));
+        for instance in ["a", "b"] {
+            cluster.health(1, "jobs", instance, "healthy").await;
         }
-        b.process.signal_group(Signal::STOP);
-        cluster.active(1, "jobs", "a").await;
-        assert!(lives(other), "nobody was there to stop it");
-        for group in [watchdog, other] {
-            kill_process_group(group, Signal::CONT).expect("it lives");
+        for with_watchdog in [false, true] {
+            let (old, new, child, token) = holder(&cluster, &mut runs).await;
+            let watchdog = old.watchdog(child);
+            let groups = if with_watchdog { vec![watchdog, child] } else { vec![child] };
+            for group in &groups {
+                // It may be gone this very moment: then it is dead, as it has to be.
+                let _ = kill_process_group(*group, Signal::STOP);
+            }
+            old.process.signal_group(Signal::STOP);
+            let stopped = Instant::now();
+            if !with_watchdog {
+                dead(child).await;
+                println!("the watchdog killed the child {:?} after all else was stopped", stopped.elapsed());
+            }
+            let next = until(SOON, "the other one to be active", async || {
+                let active = cluster.api(1).get("/v1/services/jobs/active").await.json;
+                when(active["instance"] == new.name && active["token"].as_u64() > Some(token), active)
+            })
+            .await;
+            println!("{} was active {:?} after {} was stopped", new.name, stopped.elapsed(), old.name);
+            assert!(next["token"].as_u64() > Some(token));
+            // Nobody of it runs, so it cannot work; now all of it goes on.
+            for group in &groups {
+                let _ = kill_process_group(*group, Signal::CONT);
+            }
+            old.process.signal_group(Signal::CONT);
+            dead(child).await;
+            old.says(&format!("releasing token {token}")).await;
+            old.says("is passive, waiting").await;
         }
-        b.process.signal_group(Signal::CONT);
-        dead(other).await;
-        b.says("is passive, waiting (active: a)").await;
     });
 }
 

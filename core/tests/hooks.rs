@@ -151,10 +151,11 @@ fn the_next_leader_begins_another_run_and_says_that_the_lost_one_may_have_been_c
 fn a_run_that_is_not_the_next_or_not_of_this_term_does_not_begin() {
     let mut world = down(3);
     let command = loop {
-        match plan(&world, (1, 1)).command.expect("a command") {
-            Command::HookStart(start) => break start,
-            other => send(&mut world, 1, other).expect("carried out"),
-        };
+        let command = plan(&world, (1, 1)).command.expect("a command");
+        if let Command::HookStart(start) = command {
+            break start;
+        }
+        send(&mut world, 1, command).expect("carried out");
     };
     let moved_on = |reply: Reply| matches!(reply, Err(Refusal::MovedOn { .. }));
     let start = |change: fn(&mut HookStart)| {

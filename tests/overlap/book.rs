@@ -258,7 +258,8 @@ pub(super) fn stale_answers(told: &[Told]) -> Vec<String> {
         if let Some(earlier) = known.filter(|earlier| earlier.token > answer.token)
             && found.len() < BREACHES_MAX
         {
-            found.push(format!("{answer:?} was asked for after {earlier:?} had come"));
+            let nodes = (answer.node, earlier.node);
+            found.push(format!("{answer:?} was asked for after {earlier:?} had come; nodes {nodes:?}"));
         }
     }
     found

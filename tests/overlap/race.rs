@@ -27,11 +27,11 @@ const INSTANCES: [&str; 3] = ["a", "b", "c"];
 /// Operators.
 const CLIENTS: u64 = 4;
 /// Promotions of the short race.
-const PROMOTIONS: u64 = 300;
+const PROMOTIONS: u64 = 200;
 /// Records that a cluster keeps (DESIGN section 7, "Retention"): one that is forgotten would be missed here.
 const PROMOTIONS_MAX: u64 = 9_000;
-/// Time for each promotion of a long race: they take some milliseconds.
-const EACH: Duration = Duration::from_millis(100);
+/// Time for each promotion of a long race: they take some milliseconds where nothing else runs.
+const EACH: Duration = Duration::from_millis(500);
 
 /// What an operator was answered.
 struct Answered {
@@ -152,10 +152,10 @@ async fn operator(
         let to = dice.one_of(&[None, None, Some("a"), Some("b"), Some("c")]);
         let (service, kind) = (dice.one_of(&SERVICES), dice.one_of(&["failover", "failover", "switchover"]));
         let call = dice.one_of(&[0, 1, 2]);
-        let body = match to {
-            Some(to) => json!({"to": to, "reason": reason}),
-            None => json!({"reason": reason}),
-        };
+        let mut body = json!({"reason": reason});
+        if let Some(to) = to {
+            body["to"] = json!(to);
+        }
         let call: &Api = &apis[call];
         let answer = call.call(Method::POST, &format!("/v1/services/{service}/{kind}")).json(&body).answer().await;
         let what = answer.json["code"].as_str().or(answer.json["status"].as_str()).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -29,12 +29,12 @@ pub(super) const SERVICE: &str = "db";
 const INSTANCES: [&str; 2] = ["a", "b"];
 /// Hosts before the instances' own.
 const NODES: u64 = 3;
-/// The lease's length.
-pub(super) const TTL: Duration = Duration::from_millis(500);
-/// After this a lease surely has ended: DESIGN section 5, with no delay.
-pub(super) const W: Duration = Duration::from_millis(515);
 /// A line so old is one of a holder that works.
 const FRESH: u64 = 60_000_000;
+/// Instances that have ended are not missed for so long.
+const RESTARTED_AFTER: Duration = Duration::from_secs(1);
+/// How long all must be well.
+const MOMENT: Duration = Duration::from_millis(200);
 /// The pause between two questions of one client.
 const ASKS: Duration = Duration::from_millis(40);
 
@@ -68,6 +68,8 @@ pub(super) struct Stage {
     pub(super) guard: Guard,
     told: Arc<Mutex<Vec<Told>>>,
     keeper: Keeper,
+    /// The lease's length.
+    pub(super) ttl: Duration,
     orders: Orders,
     diary: File,
     dir: TempDir,
@@ -75,12 +77,12 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Sets it up, with a first active that works.
-    pub(super) async fn set(keeper: Keeper) -> Self {
-        Self::set_with(keeper, |_| Vec::new()).await
+    pub(super) async fn set(keeper: Keeper, ttl: Duration) -> Self {
+        Self::set_with(keeper, ttl, |_| Vec::new()).await
     }
 
     /// The same, with this in the environment of each node.
-    pub(super) async fn set_with(keeper: Keeper, env: impl Fn(u64) -> Vec<(String, String)>) -> Self {
+    pub(super) async fn set_with(keeper: Keeper, ttl: Duration, env: impl Fn(u64) -> Vec<(String, String)>) -> Self {
         let lan = Lan::new(5);
         let cluster = Cluster::in_hosts_with(&lan, usize::try_from(NODES).expect("three"), env).await;
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -88,13 +90,7 @@ impl Stage {
         File::create(&orders.history).expect("a file");
         let diary = OpenOptions::new().create(true).append(true).open(dir.path().join("diary")).expect("a file");
         let guard = Guard::at(&orders.guard);
-        let spec = json!({
-            "lease": {"ttl": "500ms"},
-            "checks": [{"type": "heartbeat", "interval": "100ms", "fall": 3, "timeout": "200ms"}],
-            "recovery": {"strategy": "immediate", "cooldown": "0s"},
-            "failover": {"min_interval": "0s", "max_in_window": 1000, "window": "1s"}
-        });
-        cluster.api(1).put(&format!("/v1/services/{SERVICE}"), &spec).await.done();
+        cluster.api(1).put(&format!("/v1/services/{SERVICE}"), &spec(ttl)).await.done();
         let book = Book::of(&orders.history);
         let told = Arc::default();
         let mut asking = JoinSet::new();
@@ -102,7 +98,7 @@ impl Stage {
             asking.spawn(ask(cluster.api(node).clone(), node, Arc::clone(&told)));
         }
         let mut stage =
-            Self { instances: Vec::new(), asking, cluster, lan, book, guard, told, keeper, orders, diary, dir };
+            Self { instances: Vec::new(), asking, cluster, lan, book, guard, told, keeper, ttl, orders, diary, dir };
         for (id, host) in INSTANCES.into_iter().zip(NODES + 1..) {
             let process = stage.process(id, host);
             stage.instances.push(Instance { id, host, process });
@@ -134,6 +130,11 @@ impl Stage {
         Process::start(&format!("instance {id}"), command, &self.dir.path().join(format!("instance-{id}.log")))
     }
 
+    /// After this a lease surely has ended: DESIGN section 5, with no delay.
+    pub(super) fn wait(&self) -> Duration {
+        self.ttl.mul_f64(1.03)
+    }
+
     /// Writes down what is done, with the time of the lines.
     pub(super) fn note(&mut self, what: &str) {
         writeln!(self.diary, "{} {what}", boot_ns()).expect("a line in the diary");
@@ -147,10 +148,14 @@ impl Stage {
         Some(Holder { token: tenure.token, id: tenure.instance.clone(), pid: tenure.pid, host, at })
     }
 
-    /// Waits for a line of a higher token.
+    /// Waits for a line of a higher token. Where none comes for a while, whoever has ended is started again, as a service
+    /// manager does.
     pub(super) async fn next_holder(&mut self, after: &Holder) -> Holder {
-        let token = after.token;
+        let (token, begun) = (after.token, Instant::now());
         let next = until(SOON, &format!("a holder after token {token}"), async || {
+            if begun.elapsed() > RESTARTED_AFTER {
+                self.revive();
+            }
             let holder = self.holder().ok_or_else(|| "nobody ever wrote".to_owned())?;
             when(holder.token > token, holder).map_err(|holder| format!("{holder:?}"))
         })
@@ -159,25 +164,44 @@ impl Stage {
         next
     }
 
-    /// Everything is as it should be: all nodes ready and of one mind, all instances well, somebody works.
+    /// Starts again whoever has ended; whether anybody had.
+    fn revive(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.instances.len() {
+            let Instance { id, host, .. } = self.instances[index];
+            if let Some(how) = self.instances[index].process.ended() {
+                self.note(&format!("{id} had ended, {how}, and is started again"));
+                self.instances[index].process = self.process(id, host);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Everything is as it should be, and stays so for a moment: all nodes ready and of one mind, all instances well, somebody
+    /// works.
     pub(super) async fn settled(&mut self) {
         for id in self.cluster.ids() {
             self.cluster.ready(id).await;
         }
         let (leader, _) = self.cluster.leader().await;
-        for index in 0..self.instances.len() {
-            let Instance { id, host, .. } = self.instances[index];
-            if self.instances[index].process.ended().is_some() {
-                self.instances[index].process = self.process(id, host);
+        loop {
+            self.revive();
+            for Instance { id, .. } in &self.instances {
+                self.cluster.health(leader, SERVICE, id, "healthy").await;
             }
-            self.cluster.health(leader, SERVICE, id, "healthy").await;
+            until(SOON, "somebody to work", async || {
+                let holder = self.holder();
+                let works = holder.as_ref().is_some_and(|holder| boot_ns().saturating_sub(holder.at) < FRESH);
+                when(works, holder)
+            })
+            .await;
+            // A supervisor whose child has just died is about to end.
+            tokio::time::sleep(MOMENT).await;
+            if self.instances.iter_mut().all(|it| it.process.ended().is_none()) {
+                return;
+            }
         }
-        until(SOON, "somebody to work", async || {
-            let holder = self.holder();
-            let works = holder.as_ref().is_some_and(|holder| boot_ns().saturating_sub(holder.at) < FRESH);
-            when(works, holder)
-        })
-        .await;
     }
 
     /// A process of this host that is the instance's own, or was started by it.
@@ -274,6 +298,16 @@ impl Drop for Stage {
             }
         }
     }
+}
+
+/// The service's spec: what notices quickly, and no waiting between moves.
+pub(super) fn spec(ttl: Duration) -> Value {
+    json!({
+        "lease": {"ttl": format!("{}ms", ttl.as_millis())},
+        "checks": [{"type": "heartbeat", "interval": "100ms", "fall": 3, "timeout": "200ms"}],
+        "recovery": {"strategy": "immediate", "cooldown": "0s"},
+        "failover": {"min_interval": "0s", "max_in_window": 1000, "window": "1s"}
+    })
 }
 
 /// Who wrote the newest line.

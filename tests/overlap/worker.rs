@@ -183,6 +183,8 @@ async fn keep(lease: &Mutex<Lease>, instance: &str, endpoints: &str) {
                     _ => None,
                 };
             }
+            // Deregistered, and its service perhaps too: it comes again, and what lease it has runs to its end.
+            (404, _) => session = Value::Null,
             // Nobody there, or nobody who may speak: another is asked.
             _ => at += 1,
         }

@@ -24,8 +24,10 @@ const REGISTER_LIMIT: Duration = Duration::from_millis(2_500);
 const REGISTER_AGAIN_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait: whoever returns is found within it.
 const REGISTER_AGAIN_MAX: Duration = Duration::from_secs(2);
-/// Heartbeats in a row without an answer after which the worker is told: one is often lost with a node that died.
-const SILENCE_TOLD: u32 = 3;
+/// Requests in a row without an answer after which the worker is told: one is often lost with a node that died.
+const FAILURES_TOLD: u32 = 3;
+/// And how long nothing must have been heard by then: short leases ask often.
+const SILENCE_TOLD: Duration = Duration::from_secs(1);
 /// An endpoint that has not answered for this share of a lease is not waited for: another is asked beside it.
 const HEDGE_SHARE: u32 = 12;
 /// The least such wait: an answer that needed a round of the leader.
@@ -69,7 +71,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
         let why = match stored {
             Ok(stored) => match stored.session {
                 Some(session) => {
-                    if failures >= SILENCE_TOLD {
+                    if failures >= FAILURES_TOLD {
                         end.news.send(SessionEvent::Reachable).await.ok()?;
                     }
                     let (client, service, instance) = (client.clone(), service.clone(), instance.clone());
@@ -89,7 +91,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
             Err(error) => error.to_string(),
         };
         failures += 1;
-        if failures == SILENCE_TOLD {
+        if failures == FAILURES_TOLD {
             end.news.send(SessionEvent::Unreachable { why }).await.ok()?;
         }
         tokio::select! {
@@ -138,6 +140,9 @@ struct Life {
     look_again: bool,
     waits_for: Option<Option<InstanceId>>,
     failures: u32,
+    /// When anything was heard last.
+    answered: LocalTime,
+    told_silent: bool,
     ttl: Duration,
     on_quorum_loss: OnQuorumLoss,
     phase: Option<Phase>,
@@ -171,6 +176,8 @@ impl Life {
             look_again: true,
             waits_for: None,
             failures: 0,
+            answered: boot_time(),
+            told_silent: false,
             ttl: Duration::ZERO,
             on_quorum_loss: OnQuorumLoss::SelfFence,
             phase: None,
@@ -284,7 +291,9 @@ impl Life {
         let now = boot_time();
         if !matches!(heard, Heard::Nothing(_)) {
             self.index = index;
-            if std::mem::take(&mut self.failures) >= SILENCE_TOLD {
+            self.failures = 0;
+            self.answered = now;
+            if std::mem::take(&mut self.told_silent) {
                 news.push(SessionEvent::Reachable);
             }
         }
@@ -323,7 +332,8 @@ impl Life {
                 }
                 self.holder.unanswered(number, now);
                 self.failures = self.failures.saturating_add(1);
-                if self.failures == SILENCE_TOLD {
+                let long = self.failures >= FAILURES_TOLD && now.since(self.answered) >= SILENCE_TOLD;
+                if long && !std::mem::replace(&mut self.told_silent, true) {
                     news.push(SessionEvent::Unreachable { why });
                 }
                 None

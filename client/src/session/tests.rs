@@ -1,5 +1,6 @@
 //! Sessions against a server that is played by the test: what is asked of it, in which order, and what the worker hears.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -116,9 +117,9 @@ fn session(urls: &[&str]) -> Session {
 async fn next(session: &mut Session) -> SessionEvent {
     let news = async {
         loop {
-            match session.next().await {
-                SessionEvent::Extended { .. } => {}
-                event => return event,
+            let event = session.next().await;
+            if !matches!(event, SessionEvent::Extended { .. }) {
+                return event;
             }
         }
     };
@@ -126,13 +127,10 @@ async fn next(session: &mut Session) -> SessionEvent {
 }
 
 async fn token(session: &mut Session) -> u64 {
-    match next(session).await {
-        SessionEvent::Active { token, until, ttl } => {
-            assert!(until <= boot_time().plus(ttl), "it counts from before the request");
-            token.0
-        }
-        other => panic!("not active: {other:?}"),
-    }
+    let event = next(session).await;
+    let SessionEvent::Active { token, until, ttl } = event else { panic!("not active: {event:?}") };
+    assert!(until <= boot_time().plus(ttl), "it counts from before the request");
+    token.0
 }
 
 fn release(token: u64, leaving: bool) -> Release {
@@ -186,10 +184,11 @@ async fn an_endpoint_that_hangs_or_refuses_costs_no_lease() {
     let mut until = boot_time();
     while until < end {
         let event = tokio::time::timeout(SOON, session.next()).await.expect("in time");
-        match event {
-            SessionEvent::Extended { until: extended, .. } => until = extended,
-            SessionEvent::Reachable | SessionEvent::Unreachable { .. } => {}
-            other => panic!("the lease was lost: {other:?}"),
+        if let SessionEvent::Extended { until: extended, .. } = event {
+            until = extended;
+        } else {
+            let of_silence = matches!(event, SessionEvent::Reachable | SessionEvent::Unreachable { .. });
+            assert!(of_silence, "the lease was lost: {event:?}");
         }
         assert!(boot_time() < until, "the lease ran out");
     }
@@ -216,26 +215,37 @@ async fn a_step_down_is_told_and_a_later_token_is_another_tenure() {
     session.release(release(7, false));
     let (mut released, mut nine) = (false, false);
     while !(released && nine) {
-        match next(&mut session).await {
+        let event = next(&mut session).await;
+        match &event {
             SessionEvent::Released { token } => released = token.0 == 7,
             SessionEvent::Active { token, .. } => nine = token.0 == 9,
             SessionEvent::Passive { .. } => {}
-            other => panic!("{other:?}"),
+            SessionEvent::Extended { .. }
+            | SessionEvent::StepDown { .. }
+            | SessionEvent::Unreachable { .. }
+            | SessionEvent::Reachable
+            | SessionEvent::Over(_) => panic!("{event:?}"),
         }
     }
 }
 
 #[tokio::test]
 async fn a_superseded_session_is_over_and_a_removed_one_begins_anew() {
-    let server = Server::start(|(what, _), times| match (what.as_str(), times) {
-        ("put a", 0) => stored("s1"),
-        ("put a", _) => stored("s2"),
-        ("post heartbeat", 0 | 1) => active(7, 5_000),
-        ("post heartbeat", 2) => no(404, "no_such_instance"),
-        ("post heartbeat", 3 | 4) => active(9, 5_000),
-        ("post heartbeat", _) => no(409, "unknown_session"),
-        ("post release", _) => no(404, "no_such_instance"),
-        _ => Reply::Hangs,
+    let beats = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let server = Server::start(move |(what, body), times| {
+        let second = usize::from(body["session"] == "s2");
+        match (what.as_str(), times, second) {
+            ("put a", 0, _) => stored("s1"),
+            ("put a", _, _) => stored("s2"),
+            ("post heartbeat", _, _) => match (beats[second].fetch_add(1, Ordering::Relaxed), second) {
+                (0 | 1, 0) => active(7, 5_000),
+                (0 | 1, _) => active(9, 5_000),
+                (_, 0) => no(404, "no_such_instance"),
+                (_, _) => no(409, "unknown_session"),
+            },
+            ("post release", _, _) => no(404, "no_such_instance"),
+            _ => Reply::Hangs,
+        }
     })
     .await;
     let mut session = session(&[&server.url]);

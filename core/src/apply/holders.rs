@@ -293,9 +293,9 @@ impl Entry<'_> {
         }
     }
 
-    /// Keeps what a service owes that is about to be deleted.
-    pub(super) fn keep_debt(&mut self, service: &Service) -> Result<(), Refusal> {
-        let Some(holder) = &service.assignment.last_holder else { return Ok(()) };
+    /// Keeps what a service owes that is about to be deleted, or to remember another as its last holder.
+    pub(super) fn keep_debt(&mut self, name: &ServiceName, holder: Option<&Holder>) -> Result<(), Refusal> {
+        let Some(holder) = holder else { return Ok(()) };
         // That its connection was closed is no reason to forget it: it may act until its lease ends.
         let stopped = holder.released.as_ref().is_some_and(|released| released.how == ReleaseHow::Said);
         if holder.lease.is_none() || stopped || planted(Mutant::DeletionForgetsDebt) {
@@ -305,9 +305,9 @@ impl Entry<'_> {
             let what = "leases that deleted services still owe".to_owned();
             return Err(Refusal::LimitReached { what, limit: DEBTS_MAX as u64 });
         }
-        let debt = Debt { service: service.name.clone(), holder: holder.clone(), since: self.now };
-        self.state.debts.insert(service.name.clone(), debt);
-        self.changes.insert(Change::Debt(service.name.clone()));
+        let debt = Debt { service: name.clone(), holder: holder.clone(), since: self.now };
+        self.state.debts.insert(name.clone(), debt);
+        self.changes.insert(Change::Debt(name.clone()));
         Ok(())
     }
 

@@ -100,10 +100,13 @@ impl Entry<'_> {
             (Some(_), false) => 2,
             (None, false) => strictness(held.liveness),
         };
-        let assignment = &mut self.service_mut(name)?.assignment;
         for instance in served {
             let liveness = instance.registration.liveness;
-            if assignment.last_holder.as_ref().is_none_or(|held| owed(held) < strictness(liveness)) {
+            let held = self.service(name)?.assignment.last_holder.clone();
+            if held.as_ref().is_none_or(|held| owed(held) < strictness(liveness)) {
+                // Whoever it stands for has no lease; that of the one before is owed beside it.
+                self.keep_debt(name, held.as_ref())?;
+                let assignment = &mut self.service_mut(name)?.assignment;
                 assignment.last_holder = Some(Holder {
                     instance: instance.id.clone(),
                     token: None,
@@ -122,7 +125,7 @@ impl Entry<'_> {
         let service = self.service(&delete.service)?;
         check_generation(delete.if_generation, service.generation)?;
         let reason = format!("{} deleted service \"{}\"", delete.actor, delete.service);
-        self.keep_debt(&service)?;
+        self.keep_debt(&delete.service, service.assignment.last_holder.as_ref())?;
         self.vacate(&delete.service, &reason, Some(&delete.actor), None)?;
         for instance in service.instances.keys() {
             self.changes.insert(Change::Instance(delete.service.clone(), instance.clone()));

@@ -415,6 +415,10 @@ impl Entry<'_> {
         if counts {
             service.rails.moved(now);
         }
+        // What was owed beside the last holder, by whoever had a lease before all of them served: the proof is about all.
+        if self.state.debts.remove(&before.name).is_some() {
+            self.changes.insert(Change::Debt(before.name.clone()));
+        }
 
         let agreed_to_proof = now.since(open.agreed).0;
         let mut done = Transition::clone(&open);

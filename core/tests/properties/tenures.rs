@@ -63,22 +63,26 @@ fn owing(state: &State) -> Vec<(ServiceName, Holder)> {
 
 impl Entry<'_> {
     fn releases<'a>(&'a self, name: &'a ServiceName, holder: &'a Holder) -> impl Iterator<Item = &'a Release> {
-        self.batch.commands.iter().filter_map(move |command| match command {
-            Command::Release(it) => (it.service == *name
-                && it.instance == holder.instance
-                && it.session == holder.session
-                && Some(it.token) == holder.token)
-                .then_some(it),
-            _ => None,
+        let released = |command: &'a Command| if let Command::Release(it) = command { Some(it) } else { None };
+        self.batch.commands.iter().filter_map(released).filter(move |it| {
+            (&it.service, &it.instance, &it.session, Some(it.token))
+                == (name, &holder.instance, &holder.session, holder.token)
         })
     }
 
+    /// Whether something in the entry promotes, or forgets a debt, by such a claim.
     fn claims(&self, name: &ServiceName, promotes: bool, what: impl Fn(&LeaseClaim) -> bool) -> bool {
-        self.batch.commands.iter().any(|command| match command {
-            Command::TransitionStart(it) => promotes && it.service == *name && it.lease.as_ref().is_some_and(&what),
-            Command::Promote(it) => promotes && it.service == *name && it.lease.as_ref().is_some_and(&what),
-            Command::DebtForget { service, claim } => !promotes && service == name && what(claim),
-            _ => false,
+        self.any(|command| {
+            let (service, claim, promotion) = if let Command::TransitionStart(it) = command {
+                (&it.service, it.lease.as_ref(), true)
+            } else if let Command::Promote(it) = command {
+                (&it.service, it.lease.as_ref(), true)
+            } else if let Command::DebtForget { service, claim } = command {
+                (service, Some(claim), false)
+            } else {
+                return false;
+            };
+            service == name && promotion == promotes && claim.is_some_and(&what)
         })
     }
 
@@ -132,10 +136,11 @@ fn check_proof(entry: &Entry<'_>, record: &Transition, proof: &ProofRecord, hold
         }
         (ProofKind::Operator, _) => {
             let of_before = entry.before.transitions.get(&record.id).and_then(|old| old.asserted);
-            let asserted = |command: &Command| match command {
-                Command::TransitionStart(it) => it.service == *name && it.asserted.is_some() && it.actor.is_some(),
-                Command::TransitionTake(it) => it.service == *name && it.asserted.is_some(),
-                _ => false,
+            let asserted = |command: &Command| {
+                let started = matches!(command, Command::TransitionStart(it)
+                    if it.service == *name && it.asserted.is_some() && it.actor.is_some());
+                started
+                    || matches!(command, Command::TransitionTake(it) if it.service == *name && it.asserted.is_some())
             };
             prop_assert!(of_before.is_some() || entry.any(asserted), "nobody has asserted it");
         }

@@ -166,10 +166,12 @@ impl Cluster {
     pub(crate) fn settle(&mut self) {
         for _ in 0..20 {
             let Some(mut command) = self.plan().command else { return };
-            let lease = match &mut command {
-                Command::TransitionStart(start) => start.lease.as_mut(),
-                Command::Promote(promote) => promote.lease.as_mut(),
-                _ => None,
+            let lease = if let Command::TransitionStart(start) = &mut command {
+                start.lease.as_mut()
+            } else if let Command::Promote(promote) = &mut command {
+                promote.lease.as_mut()
+            } else {
+                None
             };
             let mut seal = None;
             if let Some(claim) = lease {

@@ -291,6 +291,23 @@ fn a_change_of_mode_and_back_forgets_nobody_who_may_still_act() {
 }
 
 #[test]
+fn a_lease_from_before_a_change_of_mode_outlives_the_service_too() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.put_service(|spec| spec.mode = Mode::ActiveActive);
+    cluster.put_service(|_| {});
+    assert_eq!(cluster.service().assignment.last_holder.as_ref().and_then(|it| it.lease), None, "one stands for all");
+    cluster.delete();
+    cluster.put_service(|_| {});
+    cluster.register("x", "x1", 1);
+    cluster.beats("x");
+    cluster.pass(Millis(W.0 - 1));
+    assert_eq!(cluster.active(), None, "a may act under its lease");
+    cluster.pass(Millis(2));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("x"), ProofKind::Lease));
+}
+
+#[test]
 fn a_planned_move_that_no_proof_can_complete_leaves_the_active_where_it_is() {
     use baton_core::policy::{FailbackMode, ProofPolicy};
     let mut cluster = Cluster::new(|spec| {

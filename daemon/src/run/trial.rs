@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::group::{Orphans, Task};
 use super::rules::{Restart, Rules};
+use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::{RunError, Runner};
 
@@ -45,9 +46,10 @@ impl Trial {
             orphans: Orphans::default(),
             watchdog: None,
             watched: None,
+            revived: 0,
             say: |_| {},
         };
-        Self { runner: tokio::spawn(runner.run()), end, dir }
+        Self { runner: tokio::spawn(runner.run(Signals::new().expect("signals"))), end, dir }
     }
 
     async fn tell(&self, event: SessionEvent) {
