@@ -7,6 +7,7 @@ mod support;
 mod protocol {
     mod activation;
     mod cluster;
+    mod debts;
     #[cfg(feature = "mutants")]
     mod faults;
     mod moves;

@@ -411,6 +411,7 @@ impl Entry<'_> {
             },
             released: None,
             fenced: None,
+            others: false,
         });
         if counts {
             service.rails.moved(now);

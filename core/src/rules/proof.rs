@@ -86,7 +86,8 @@ fn accepted(policy: &ProofPolicy, holder: &Holder) -> Accepted {
             Accepted {
                 release: has(ProofKind::Release),
                 lease: has(ProofKind::Lease),
-                hook: has(ProofKind::Hook),
+                // To cut off one that stands for many stops one of many.
+                hook: has(ProofKind::Hook) && !holder.stands_for_others(),
                 token: has(ProofKind::Token).then_some(Fencing::Enforced),
             }
         }
@@ -103,6 +104,34 @@ pub fn proof_that_holds(service: &Service, grounds: &Grounds<'_>) -> Result<Proo
     let Some(holder) = &service.assignment.last_holder else {
         return Ok(proof(ProofKind::NoneNeeded, Fencing::Enforced, "nobody has held this service"));
     };
+    proof_about(service, holder, grounds).map(|record| told_of_others(holder, record))
+}
+
+/// Whether this holder, of which nothing more is known, keeps others from being promoted under the spec as it is.
+pub(crate) fn needs_proof(service: &Service, holder: &Holder) -> bool {
+    proof_about(service, holder, &Grounds::default()).is_err()
+}
+
+/// What proves that one holder has stopped says nothing of those it stands for.
+fn told_of_others(holder: &Holder, record: ProofRecord) -> ProofRecord {
+    match record.proof {
+        ProofKind::Release | ProofKind::Lease | ProofKind::Hook if holder.stands_for_others() => {
+            let evidence = format!(
+                "{}; but others served beside \"{}\" in active_active, and nothing says that they have stopped",
+                record.evidence, holder.instance
+            );
+            proof(record.proof, Fencing::Advisory, evidence)
+        }
+        ProofKind::Release
+        | ProofKind::Lease
+        | ProofKind::Hook
+        | ProofKind::Token
+        | ProofKind::Operator
+        | ProofKind::NoneNeeded => record,
+    }
+}
+
+fn proof_about(service: &Service, holder: &Holder, grounds: &Grounds<'_>) -> Result<ProofRecord, NoProof> {
     let accepted = accepted(&service.spec.fencing.proof, holder);
     if accepted.release
         && let Some(released) = &holder.released
@@ -207,15 +236,17 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         }
     };
     if !leased && !hook && (holder.lease.is_none() || waits.is_empty()) {
-        let why = match (holder.liveness, holder.token) {
-            (Liveness::Heartbeat, None) => {
-                format!(
-                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR_MAY_SAY}"
-                )
+        let hook = match &service.spec.fencing.proof {
+            ProofPolicy::List(kinds) if kinds.contains(&ProofKind::Hook) => {
+                ", and cutting off one of them would not stop the others"
             }
-            (Liveness::Heartbeat | Liveness::Probe, _) => {
-                format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR_MAY_SAY}")
-            }
+            ProofPolicy::List(_) | ProofPolicy::Auto(AutoWord::Auto) => "",
+        };
+        let why = if holder.stands_for_others() {
+            let without = if holder.token.is_none() { ", without a token or a lease that could end" } else { "" };
+            format!("{accepts}, and \"{who}\" served beside others{without}{hook}; {OPERATOR_MAY_SAY}")
+        } else {
+            format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR_MAY_SAY}")
         };
         return NoProof::Never { why };
     }

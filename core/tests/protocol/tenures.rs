@@ -3,8 +3,8 @@
 use baton_core::command::{Command, Promote, Refusal, Target, TransitionStart};
 use baton_core::id::Token;
 use baton_core::lease::{LeaseClaim, Withheld};
-use baton_core::planner::{Decision, ManualMove, debts_due};
-use baton_core::policy::{Liveness, Mode, OnQuorumLoss, ProofKind, Registration};
+use baton_core::planner::{ManualMove, debts_due};
+use baton_core::policy::{Liveness, OnQuorumLoss, ProofKind, Registration};
 use baton_core::state::{Phase, Service};
 use baton_core::time::Millis;
 use baton_core::transition::{Fencing, TransitionKind, Trigger};
@@ -272,39 +272,6 @@ fn with_freeze_the_end_of_a_lease_is_worth_less_and_says_so() {
     assert_eq!(active.fencing, Fencing::Advisory, "whoever asks for the active is told");
     let evidence = &cluster.record().proof.as_ref().expect("a proof").evidence;
     assert!(evidence.contains("\"freeze\""), "{evidence}");
-}
-
-#[test]
-fn a_change_of_mode_and_back_forgets_nobody_who_may_still_act() {
-    let mut cluster = Cluster::new(|_| {});
-    cluster.renew("a", "a1").expect("granted");
-    cluster.put_service(|spec| spec.mode = Mode::ActiveActive);
-    assert_eq!((cluster.active(), cluster.renew("a", "a1")), (None, Err(Withheld::NotHolder)));
-    cluster.put_service(|_| {});
-    // All of them were told to serve, under no token and without a lease that could end.
-    cluster.pass(Millis(10 * W.0));
-    assert_eq!(cluster.active(), None);
-    assert_eq!(cluster.plan().report.decision, Decision::Hold);
-    let plan = cluster.ask(ManualMove::Failover, None, true).expect("an operator may say that they have stopped");
-    cluster.must(plan.command.expect("there is something to do"));
-    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("a"), ProofKind::Operator));
-}
-
-#[test]
-fn a_lease_from_before_a_change_of_mode_outlives_the_service_too() {
-    let mut cluster = Cluster::new(|_| {});
-    cluster.renew("a", "a1").expect("granted");
-    cluster.put_service(|spec| spec.mode = Mode::ActiveActive);
-    cluster.put_service(|_| {});
-    assert_eq!(cluster.service().assignment.last_holder.as_ref().and_then(|it| it.lease), None, "one stands for all");
-    cluster.delete();
-    cluster.put_service(|_| {});
-    cluster.register("x", "x1", 1);
-    cluster.beats("x");
-    cluster.pass(Millis(W.0 - 1));
-    assert_eq!(cluster.active(), None, "a may act under its lease");
-    cluster.pass(Millis(2));
-    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("x"), ProofKind::Lease));
 }
 
 #[test]
