@@ -10,6 +10,7 @@ mod protocol {
     mod debts;
     #[cfg(feature = "mutants")]
     mod faults;
+    mod fencing;
     mod moves;
     mod releases;
     mod tenures;

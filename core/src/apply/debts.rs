@@ -173,8 +173,8 @@ impl Entry<'_> {
 
     pub(super) fn debt_forget(&mut self, name: &ServiceName, claim: &LeaseClaim) -> Reply {
         let owed = self.state.debts.get(name).filter(|debt| debt.holder.token == Some(claim.token));
-        let owed = owed.and_then(|debt| debt.holder.lease);
-        if owed.is_none() || claim.term != self.term {
+        let owed = owed.and_then(|debt| debt.holder.lease).is_some_and(|terms| claim.waited(&terms));
+        if !owed || claim.term != self.term {
             return Err(moved_on(format!("what \"{name}\" owes")));
         }
         self.pay_debt(name);

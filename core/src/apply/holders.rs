@@ -122,6 +122,7 @@ impl Entry<'_> {
             service: service.name.clone(),
             kind: TransitionKind::Failover,
             seen_token: service.active_token(),
+            seen_holder: None,
             to: None,
             asserted: None,
             lease: None,

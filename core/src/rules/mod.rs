@@ -10,7 +10,7 @@ mod rails;
 pub use candidate::{
     Asker, Rule, Seek, candidate_rules, may_be_promoted, not_eligible, only_lag_is_missing, remedy, why_not,
 };
-pub use hook::{is_against, runs_against, under_way_until};
+pub use hook::{failed_against, hook_over, is_against, runs_against, under_way_until};
 pub use open::open_told;
 pub use proof::{Grounds, NoProof, proof_that_holds};
 pub(crate) use proof::{OPERATOR_MAY_SAY, needs_proof};

@@ -18,6 +18,8 @@ pub struct Grounds<'a> {
     pub term: u64,
     /// How the lease stands, for those who only explain. Nothing is promoted by it.
     pub standing: Option<&'a LeaseStanding>,
+    /// The fencing hook was run against this holder and is not run again, where that is so: why, in a sentence.
+    pub hook_over: Option<&'a str>,
 }
 
 /// Why no proof holds.
@@ -31,6 +33,8 @@ pub enum NoProof {
         lease_in: Option<Millis>,
         /// Whether the fencing hook could bring one.
         hook: bool,
+        /// Whether nothing else than the hook could, but for a word of the holder's own: there is no lease that ends by itself.
+        only_hook: bool,
     },
     /// None can come by itself: only an operator's word.
     Never {
@@ -186,6 +190,10 @@ fn by_lease(holder: &Holder, grounds: &Grounds<'_>) -> Option<ProofRecord> {
     if claim.term != grounds.term || (claim.token != token && !planted(Mutant::PromotionWithoutCompare)) {
         return None;
     }
+    // Whoever proposed it has sealed it, and looked. A number that says otherwise is worth no trust.
+    if !claim.waited(&terms) {
+        return None;
+    }
     let wait = Millis(u64::try_from(terms.wait().as_millis()).unwrap_or(u64::MAX));
     let renewed = match claim.renewed_ago {
         // To the millisecond: rounded, the two could look as if too little had been waited.
@@ -225,9 +233,12 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         });
     }
     let hook = accepted.hook && service.spec.fencing.hook.is_some();
+    let over = grounds.hook_over.filter(|_| hook);
+    let hook = hook && over.is_none();
     if hook {
         waits.push("the fencing hook's confirmation".to_owned());
     }
+    let over = over.map_or_else(String::new, |why| format!("; {why}"));
     let accepts = match &service.spec.fencing.proof {
         ProofPolicy::Auto(AutoWord::Auto) => "fencing.proof is \"auto\"".to_owned(),
         ProofPolicy::List(kinds) => {
@@ -236,7 +247,7 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         }
     };
     if !leased && !hook && (holder.lease.is_none() || waits.is_empty()) {
-        let hook = match &service.spec.fencing.proof {
+        let one = match &service.spec.fencing.proof {
             ProofPolicy::List(kinds) if kinds.contains(&ProofKind::Hook) => {
                 ", and cutting off one of them would not stop the others"
             }
@@ -244,12 +255,12 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         };
         let why = if holder.stands_for_others() {
             let without = if holder.token.is_none() { ", without a token or a lease that could end" } else { "" };
-            format!("{accepts}, and \"{who}\" served beside others{without}{hook}; {OPERATOR_MAY_SAY}")
+            format!("{accepts}, and \"{who}\" served beside others{without}{one}; {OPERATOR_MAY_SAY}")
         } else {
-            format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR_MAY_SAY}")
+            format!("{accepts}, and nothing of that can come of \"{who}\" by itself{over}; {OPERATOR_MAY_SAY}")
         };
         return NoProof::Never { why };
     }
-    let why = format!("\"{who}\" may still act: waiting for {}; {OPERATOR_MAY_SAY}", waits.join(" or "));
-    NoProof::Pending { why, lease_in, hook }
+    let why = format!("\"{who}\" may still act: waiting for {}{over}; {OPERATOR_MAY_SAY}", waits.join(" or "));
+    NoProof::Pending { why, lease_in, hook, only_hook: hook && !leased }
 }

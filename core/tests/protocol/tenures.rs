@@ -87,6 +87,9 @@ fn a_claim_counts_in_an_entry_of_its_own_term_and_for_its_own_token() {
         LeaseClaim { term: claim.term - 1, ..claim.clone() },
         LeaseClaim { token: Token(claim.token.0 + 1), ..claim.clone() },
         LeaseClaim { token: Token(claim.token.0 - 1), ..claim.clone() },
+        // Its own numbers say that it did not wait.
+        LeaseClaim { led_for: Millis(W.0 - 1), ..claim.clone() },
+        LeaseClaim { renewed_ago: Some(Millis(W.0 - 1)), ..claim.clone() },
     ] {
         let refusal = cluster.refused(promotion(&cluster, wrong.clone()));
         assert!(matches!(refusal, Refusal::ProofRefused { .. }), "{wrong:?}: {refusal}");
@@ -235,6 +238,12 @@ fn a_debt_is_forgotten_when_it_has_run_out_and_a_leader_has_sealed_it() {
     let forget = |claim: LeaseClaim| Command::DebtForget { service: service("orders"), claim };
     assert_eq!(cluster.refused(forget(LeaseClaim { term: 2, ..claim.clone() })).code(), "moved_on");
     assert_eq!(cluster.refused(forget(LeaseClaim { token: Token(1), ..claim.clone() })).code(), "moved_on");
+    for early in [
+        LeaseClaim { led_for: Millis(W.0 - 1), ..claim.clone() },
+        LeaseClaim { renewed_ago: Some(Millis(W.0 - 1)), ..claim.clone() },
+    ] {
+        assert_eq!(cluster.refused(forget(early)).code(), "moved_on");
+    }
     cluster.must(forget(claim.clone()));
     assert!(cluster.world.state.debts.is_empty());
     assert_eq!(cluster.refused(forget(claim)).code(), "moved_on");
@@ -289,6 +298,7 @@ fn a_planned_move_that_no_proof_can_complete_leaves_the_active_where_it_is() {
             service: service("orders"),
             kind,
             seen_token: Some(cluster.token()),
+            seen_holder: Some(cluster.token()),
             to: Some(seen(cluster.service(), "z")),
             asserted: None,
             lease: None,
