@@ -231,6 +231,14 @@ pub struct Transition {
     /// The runs of the fencing hook.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook: Vec<HookAttempt>,
+    /// How many of those runs count no more among the attempts: an operator has taken the move over since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hook_forgiven: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Transition {

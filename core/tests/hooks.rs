@@ -4,16 +4,16 @@
 mod support;
 
 use baton_core::apply::{Position, apply_batch};
-use baton_core::command::{Batch, Command, HookEnd, HookStart, Refusal, Reply};
+use baton_core::command::{AutomationPause, Batch, Command, HookEnd, HookStart, Refusal, Reply};
 use baton_core::event::EventKind;
 use baton_core::id::NodeId;
 use baton_core::lease::LeaseStanding;
 use baton_core::planner::{Decision, Facts, ManualMove, ManualRequest, ServicePlan, plan_manual, plan_service};
-use baton_core::policy::{FencingHook, ProofKind, ProofPolicy};
+use baton_core::policy::{FencingHook, ProofKind, ProofPolicy, Spec};
 use baton_core::probe::Verdict;
 use baton_core::time::{Millis, WallTime};
 use baton_core::transition::{HookAttempt, HookOutcome, Transition};
-use support::{World, service};
+use support::{World, put_service, service};
 
 const TIMEOUT: Millis = Millis(1_000);
 
@@ -119,8 +119,11 @@ fn a_hook_that_fails_is_run_again_after_a_rest_and_not_more_often_than_its_attem
     world.wait(Millis::secs(3_600));
     let over = plan(&world, (1, 1));
     assert_eq!((over.report.decision, over.command), (Decision::Hold, None));
-    let gate = over.report.gates.iter().find(|gate| gate.gate == "hook").expect("a gate");
-    assert!(gate.why.contains("failed 2 times, attempts is 2"), "{}", gate.why);
+    for word in ["hook", "proof"] {
+        let gate = over.report.gates.iter().find(|gate| gate.gate == word).expect("a gate");
+        assert!(gate.why.contains("failed 2 times, and attempts is 2"), "{}", gate.why);
+        assert!(!gate.why.contains("waiting for the fencing hook"), "{}", gate.why);
+    }
     assert_eq!(active(&world), None, "nobody is promoted without a proof");
     let codes: Vec<_> = record(&world).hook.iter().filter_map(|run| run.outcome.as_ref()?.code).collect();
     assert_eq!(codes, [3, 3], "each is kept");
@@ -260,4 +263,80 @@ fn cutting_off_one_holder_proves_nothing_of_the_next() {
     end(&mut world, 2, true).expect("taken");
     settle(&mut world, (1, 1));
     assert_eq!(active(&world).as_deref(), Some("c"));
+}
+
+#[test]
+fn an_operators_failover_of_the_open_move_counts_the_attempts_anew() {
+    let mut world = down(1);
+    settle(&mut world, (1, 1));
+    end(&mut world, 1, false).expect("taken");
+    world.wait(Millis::secs(60));
+    settle(&mut world, (1, 1));
+    assert_eq!(last_run(&world).number, 1, "it was its only one");
+    let ask = |world: &mut World| {
+        let request = ManualRequest {
+            wanted: ManualMove::Failover,
+            to: None,
+            reason: "the fence agent is mended".to_owned(),
+            actor: "alice".to_owned(),
+            asserts_stopped: false,
+        };
+        let plan = plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1)?;
+        send(world, 1, plan.command.expect("a command"))
+    };
+    for number in [2, 3] {
+        ask(&mut world).expect("whoever asks makes it be tried again");
+        settle(&mut world, (1, 1));
+        assert_eq!(last_run(&world).number, number);
+        assert_eq!(ask(&mut world).expect_err("one at a time").code(), "proof_refused");
+        end(&mut world, number, number == 3).expect("taken");
+        world.wait(Millis::secs(60));
+        settle(&mut world, (1, 1));
+    }
+    assert_eq!(active(&world).as_deref(), Some("b"));
+}
+
+#[test]
+fn nobody_is_cut_off_for_a_move_that_may_not_be_made_any_more() {
+    let mut world = down(3);
+    let command = loop {
+        let command = plan(&world, (1, 1)).command.expect("a command");
+        if matches!(command, Command::HookStart(_)) {
+            break command;
+        }
+        send(&mut world, 1, command).expect("carried out");
+    };
+    let refused = |change: &dyn Fn(&mut World)| {
+        let mut other = World { state: world.state.clone(), index: world.index, now: world.now, events: Vec::new() };
+        change(&mut other);
+        let refusal = send(&mut other, 1, command.clone()).expect_err("the hook does not begin");
+        assert!(record(&other).hook.is_empty());
+        refusal.code()
+    };
+    let respec = |change: fn(&mut Spec)| {
+        move |world: &mut World| {
+            let mut spec = (*world.service("orders").spec).clone();
+            change(&mut spec);
+            world.must(put_service("orders", spec));
+        }
+    };
+    let pause = |world: &mut World| {
+        world.must(Command::AutomationPause(AutomationPause {
+            service: None,
+            reason: "new switches".to_owned(),
+            owner: "net-team".to_owned(),
+            lasts: Millis::secs(60),
+            until: None,
+            actor: "alice".to_owned(),
+        }));
+    };
+    assert_eq!(refused(&pause), "automation_held");
+    assert_eq!(refused(&respec(|spec| spec.failover.automatic = false)), "moved_on");
+    let tokens = respec(|spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Token, ProofKind::Hook]));
+    assert_eq!(refused(&tokens), "proof_refused", "another proof holds by now");
+    assert_eq!(
+        refused(&respec(|spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]))),
+        "proof_refused"
+    );
+    send(&mut world, 1, command).expect("it begins");
 }

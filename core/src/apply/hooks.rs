@@ -3,10 +3,11 @@
 
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
-use crate::command::{Done, HookEnd, HookStart, Reply};
+use crate::command::{Done, HookEnd, HookStart, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Token};
-use crate::rules::{is_against, runs_against, under_way_until};
+use crate::policy::ProofKind;
+use crate::rules::{Grounds, NoProof, hook_over, is_against, proof_that_holds, runs_against, under_way_until};
 use crate::state::Fenced;
 use crate::transition::{HookAttempt, Transition, TransitionStatus};
 
@@ -24,6 +25,24 @@ impl Entry<'_> {
         let (Some(holder), Some(hook)) = (&service.assignment.last_holder, &service.spec.fencing.hook) else {
             return Err(moved_on(format!("whom to cut off for {}", start.transition)));
         };
+        if open.actor.is_none() {
+            // Nobody is cut off for a move that Baton may not make by itself, as things are now.
+            if !service.moves_by_itself() {
+                return Err(moved_on(format!("whether \"{}\" moves by itself", start.service)));
+            }
+            self.check_rails(&service, open.kind, open.has_moved())?;
+        }
+        // Nor where a proof has come meanwhile, or the policy does not accept the hook's any more.
+        let over = hook_over(&service, &open);
+        let grounds = Grounds { asserted: open.asserted, hook_over: over.as_deref(), ..Grounds::default() };
+        match proof_that_holds(&service, &grounds) {
+            Err(NoProof::Pending { hook: true, .. }) => {}
+            Ok(proof) => {
+                let why = format!("what holds now is \"{}\": {}", proof.proof, proof.evidence);
+                return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why });
+            }
+            Err(no) => return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why: no.into_why() }),
+        }
         let before = runs_against(&open, holder).next_back();
         if before.is_some_and(|run| under_way_until(run, hook.timeout, self.term, self.now).is_some()) {
             return Err(moved_on(format!("the fencing hook of {}", start.transition)));

@@ -33,6 +33,9 @@ impl Entry<'_> {
         if service.active_token() != start.seen_token && !planted(Mutant::PromotionWithoutCompare) {
             return Err(moved_on(format!("the active of \"{}\"", start.service)));
         }
+        if start.asserted.is_some() {
+            check_holder_seen(&service, start.seen_holder)?;
+        }
         let active = service.assignment.active.clone();
         let leaving = active.as_ref().and_then(|active| service.instances.get(&active.instance));
         self.check_cause(&service, leaving, start)?;
@@ -48,7 +51,7 @@ impl Entry<'_> {
             self.check_rails(&service, start.kind, false)?;
         }
         let grounds =
-            Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, standing: None };
+            Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, ..Grounds::default() };
         let proof = proof_that_holds(&service, &grounds);
         let planned = match start.kind {
             TransitionKind::Switchover | TransitionKind::Failback => true,
@@ -209,6 +212,7 @@ impl Entry<'_> {
             promoted: None,
             tried: Vec::new(),
             hook: Vec::new(),
+            hook_forgiven: 0,
         };
         let (from, to) = (transition.from.clone(), transition.to.clone());
         self.store_transition(transition);
@@ -290,7 +294,7 @@ impl Entry<'_> {
             self.check_rails(&service, kind, open.has_moved())?;
         }
         let grounds =
-            Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
+            Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, ..Grounds::default() };
         let proof = match proof_that_holds(&service, &grounds) {
             Ok(proof) if proof.proof == promote.proof => proof,
             Ok(other) => {
@@ -307,7 +311,7 @@ impl Entry<'_> {
     }
 
     pub(super) fn transition_take(&mut self, take: &TransitionTake) -> Reply {
-        let TransitionTake { service: name, transition: id, to, asserted, reason, actor } = take;
+        let TransitionTake { service: name, transition: id, seen_holder: _, to, asserted, reason, actor } = take;
         let service = self.service(name)?;
         let open = self.state.transitions.get(id).cloned();
         let waits = service.assignment.transition == Some(*id) && service.assignment.active.is_none();
@@ -316,9 +320,12 @@ impl Entry<'_> {
             let why = "only \"operator\" can be asserted".to_owned();
             return Err(Refusal::ProofRefused { proof, why });
         }
+        if asserted.is_some() {
+            check_holder_seen(&service, take.seen_holder)?;
+        }
         self.check_eligible(&service, target(&service, to)?, to, Asker::Operator)?;
         let asserted = asserted.or(open.asserted);
-        let grounds = Grounds { asserted, claim: None, term: self.term, standing: None };
+        let grounds = Grounds { asserted, claim: None, term: self.term, ..Grounds::default() };
         let proof = proof_that_holds(&service, &grounds);
         if let Err(NoProof::Never { why }) = proof {
             return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why });
@@ -328,6 +335,8 @@ impl Entry<'_> {
         taken.to = Some(to.instance.clone());
         taken.tried.retain(|tried| *tried != to.instance);
         taken.asserted = asserted;
+        // Whoever asks has perhaps mended what the hook failed by: its attempts are counted anew.
+        taken.hook_forgiven = u32::try_from(open.hook.len()).unwrap_or(u32::MAX);
         if take.asserted.is_some() {
             taken.asserted_because = Some(format!("{actor}: {reason}"));
         }
@@ -411,6 +420,7 @@ impl Entry<'_> {
             },
             released: None,
             fenced: None,
+            others: false,
         });
         if counts {
             service.rails.moved(now);
@@ -576,6 +586,13 @@ impl Entry<'_> {
             self.changes.insert(Change::Transition(id));
         }
     }
+}
+
+/// What an operator asserts is about whoever held it when they looked. Somebody else may have been promoted since, within the
+/// same move, and be gone again.
+fn check_holder_seen(service: &Service, seen: Option<Token>) -> Result<(), Refusal> {
+    let held = service.assignment.last_holder.as_ref().and_then(|holder| holder.token);
+    if held == seen { Ok(()) } else { Err(moved_on(format!("the last holder of \"{}\"", service.name))) }
 }
 
 /// Whether an active of this health must be replaced.

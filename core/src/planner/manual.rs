@@ -8,7 +8,9 @@ use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
-use crate::rules::{Asker, Grounds, NoProof, Seek, open_told, preferred_over, proof_that_holds, rails_of, why_not};
+use crate::rules::{
+    Asker, Grounds, NoProof, Seek, hook_over, open_told, preferred_over, proof_that_holds, rails_of, why_not,
+};
 use crate::state::{Instance, Service, State};
 use crate::time::{ClusterTime, Millis};
 use crate::transition::{ProofRecord, Transition, TransitionKind, Trigger};
@@ -107,11 +109,16 @@ pub fn plan_manual(
     };
     let first = asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
     let refused = |why| Refusal::ProofRefused { proof: first, why };
-    let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
+    let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease), hook_over: None };
     let (proof, waits_for, waits_at_most) = match proof_that_holds(service, &grounds) {
         Ok(proof) => (Some(proof), None, None),
-        // An operator's open move to that instance waits for that anyway: whoever asks again must bring something.
-        Err(no) if open.is_some_and(|open| open.actor.is_some() && open.to.as_ref() == Some(&to)) => {
+        // An operator's open move to that instance waits for that anyway: whoever asks again must bring something, or make the
+        // hook be tried again.
+        Err(no)
+            if open.is_some_and(|open| {
+                open.actor.is_some() && open.to.as_ref() == Some(&to) && hook_over(service, open).is_none()
+            }) =>
+        {
             return Err(refused(no.into_why()));
         }
         Err(NoProof::Pending { why, lease_in, .. }) => (None, Some(why), lease_in),
@@ -125,10 +132,12 @@ pub fn plan_manual(
         (ManualMove::Failover, true) => TransitionKind::Failover,
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
+    let seen_holder = service.assignment.last_holder.as_ref().and_then(|holder| holder.token);
     let command = match open {
         Some(open) => Command::TransitionTake(TransitionTake {
             service: name.clone(),
             transition: open.id,
+            seen_holder,
             to: target,
             asserted,
             reason: request.reason.clone(),
@@ -138,6 +147,7 @@ pub fn plan_manual(
             service: name.clone(),
             kind,
             seen_token: service.active_token(),
+            seen_holder,
             to: Some(target),
             asserted,
             // The leader's planner seals and completes what this opens.
