@@ -171,7 +171,7 @@ fn timeline(record: &Transition) -> String {
 }
 
 fn hook(attempt: &HookAttempt) -> String {
-    let resumes = if attempt.resumes { ", the run before it may have run too" } else { "" };
+    let resumes = if attempt.resumes { ", the attempt before it may have been carried out too" } else { "" };
     let ended = attempt.outcome.as_ref().map_or_else(
         || "no outcome".to_owned(),
         |outcome| {
@@ -179,7 +179,7 @@ fn hook(attempt: &HookAttempt) -> String {
             format!("{word} after {}: {}", length(outcome.took_ms), outcome.detail)
         },
     );
-    format!("run {} on node {} in term {}{resumes}: {ended}", attempt.number, attempt.node, attempt.term)
+    format!("attempt {} on node {} in term {}{resumes}: {ended}", attempt.number, attempt.node, attempt.term)
 }
 
 /// `first failure → suspect 200 ms, suspect → agreed 400 ms, …; 640 ms in all`.
