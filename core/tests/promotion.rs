@@ -166,6 +166,7 @@ fn an_automatic_failover_needs_a_cause_that_still_holds() {
             service: service("orders"),
             kind: TransitionKind::Failover,
             seen_token,
+            seen_holder: None,
             to: Some(b.clone()),
             asserted: None,
             lease: None,

@@ -75,6 +75,8 @@ pub(super) enum Fault {
     LeaderKilledAfterGrant,
     /// The holder is cut off, and the leader dies when the lease is about to end, or has just ended.
     LeaderKilledAtLeaseEnd,
+    /// The holder is cut off and the leader dies soon after: the next one is elected, and told to fail over, within the lease.
+    LeaderKilledWithinLease,
     /// The leader dies when the promotion is proposed, or has just been committed.
     LeaderKilledAtPromotion,
     /// The leader is stopped until another leads, then wakes.
@@ -106,7 +108,7 @@ pub(super) enum Fault {
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 23] = [
+pub(super) const FAULTS: [Fault; 24] = [
     Fault::WorkerKilled,
     Fault::KeeperKilled,
     Fault::GroupStopped,
@@ -116,6 +118,7 @@ pub(super) const FAULTS: [Fault; 23] = [
     Fault::HolderDeaf,
     Fault::LeaderKilledAfterGrant,
     Fault::LeaderKilledAtLeaseEnd,
+    Fault::LeaderKilledWithinLease,
     Fault::LeaderKilledAtPromotion,
     Fault::LeaderPaused,
     Fault::LeaderPausedHolderCutOff,
@@ -179,14 +182,17 @@ impl Stage {
                 self.note(&format!("{:?} has a new leader", next.token));
                 self.cluster.restart(leader).await;
             }
-            Fault::LeaderKilledAtLeaseEnd => {
+            Fault::LeaderKilledAtLeaseEnd | Fault::LeaderKilledWithinLease => {
+                let late = fault == Fault::LeaderKilledAtLeaseEnd;
+                let (first, last) = if late {
+                    (wait - self.ttl / 5, wait + Duration::from_millis(40))
+                } else {
+                    (Duration::ZERO, self.ttl / 5)
+                };
                 self.lan.cut(holder.host);
-                // When the lease is about to end or has ended; or anywhere within it, so that the next leader is elected
-                // while it lasts.
-                let first = if dice.below(2) == 0 { wait - self.ttl / 5 } else { Duration::ZERO };
-                tokio::time::sleep(dice.between(first, wait + Duration::from_millis(40))).await;
+                tokio::time::sleep(dice.between(first, last)).await;
                 self.cluster.kill9(leader);
-                let _operator = impatient.then(|| self.operator(&others));
+                let _operator = (impatient || !late).then(|| self.operator(&others));
                 self.next_holder(&holder).await;
                 self.lan.heal(holder.host);
                 self.cluster.restart(leader).await;
@@ -275,19 +281,24 @@ impl Stage {
                 second.kill9();
                 self.instances[index].process.kill9();
             }
-            Fault::HolderDeregistered => {
-                let path = format!("/v1/services/{SERVICE}/instances/{}", holder.id);
-                let answer = self.cluster.api(dice.one_of(&self.cluster.ids())).delete(&path).await;
-                assert!(matches!(answer.status, 200 | 204), "{} {}", answer.status, answer.text);
-                self.next_holder(&holder).await;
-            }
-            Fault::ServiceMadeAnew => {
+            Fault::HolderDeregistered | Fault::ServiceMadeAnew => {
+                // A holder that is cut off goes on to the end of its lease.
+                let cut = dice.below(2) == 0;
+                if cut {
+                    self.lan.cut(holder.host);
+                }
                 let path = format!("/v1/services/{SERVICE}");
-                let api = self.cluster.api(dice.one_of(&self.cluster.ids()));
-                let answer = api.delete(&path).await;
-                assert!(matches!(answer.status, 200 | 204), "{} {}", answer.status, answer.text);
-                api.put(&path, &spec(self.ttl)).await.done();
+                let node = dice.one_of(&self.cluster.ids());
+                if fault == Fault::HolderDeregistered {
+                    self.deleted(node, &format!("{path}/instances/{}", holder.id)).await;
+                } else {
+                    self.deleted(node, &path).await;
+                    self.cluster.api(node).put(&path, &spec(self.ttl)).await.done();
+                }
                 self.next_holder(&holder).await;
+                if cut {
+                    self.lan.heal(holder.host);
+                }
             }
         }
         self.note("healed");
@@ -297,6 +308,11 @@ impl Stage {
 
     fn index(&self, holder: &Holder) -> usize {
         self.instances.iter().position(|it| it.id == holder.id).expect("one of the instances")
+    }
+
+    async fn deleted(&self, node: u64, path: &str) {
+        let answer = self.cluster.api(node).delete(path).await;
+        assert!(matches!(answer.status, 200 | 204), "{} {}", answer.status, answer.text);
     }
 
     fn lose(&self, ways: &[(u64, Vec<u64>)]) {

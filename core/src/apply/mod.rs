@@ -5,6 +5,7 @@
 
 mod automation;
 mod breakers;
+mod debts;
 mod holders;
 mod hooks;
 mod instances;

@@ -168,7 +168,7 @@ fn latch(service: &Service, now: ClusterTime) -> Rail {
 }
 
 /// How often, as people say it.
-fn times(number: usize) -> String {
+pub(super) fn times(number: usize) -> String {
     match number {
         1 => "once".to_owned(),
         _ => format!("{number} times"),

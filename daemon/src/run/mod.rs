@@ -182,7 +182,7 @@ impl Runner {
     }
 
     async fn wait(&mut self, signals: &mut Signals, deaths: &mut Stream, alarm: &mut Alarm) -> Came {
-        let wake = self.supervisor.wake_at(boot_time()).into_iter().chain(self.guard.wake_at()).min();
+        let wake = self.supervisor.wake_at().into_iter().chain(self.guard.wake_at()).min();
         tokio::select! {
             input = of_group(self.group.as_mut(), self.ended, &self.orphans) => Came::Input(input),
             event = self.session.next() => Came::Input(Input::Session(event)),
