@@ -390,7 +390,8 @@ impl Life {
                 self.undecided = self.undecided.saturating_add(1);
                 if self.undecided.is_multiple_of(UNDECIDED_MANY) && self.modes.is_empty() {
                     let line = self.line.clone();
-                    self.modes.spawn(async move { line.client.service(&line.service).await.ok().map(|it| it.spec.mode) });
+                    self.modes
+                        .spawn(async move { line.client.service(&line.service).await.ok().map(|it| it.spec.mode) });
                 }
                 None
             }

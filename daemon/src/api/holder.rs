@@ -95,9 +95,7 @@ pub(crate) async fn release(
     let reason = reason.unwrap_or_else(|| if leaving { "it leaves" } else { "it stepped down" }.to_owned());
     let how = ReleaseHow::Said;
     let command = match (token, session) {
-        (Some(token), session) => {
-            Command::Release(Release { service, instance, session, token, leaving, how, reason })
-        }
+        (Some(token), session) => Command::Release(Release { service, instance, session, token, leaving, how, reason }),
         (None, Some(session)) => Command::InstanceLeft(InstanceLeft { service, instance, session, reason }),
         (None, None) => {
             let path = "session".to_owned();

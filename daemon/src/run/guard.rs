@@ -2,7 +2,6 @@
 //! replaced when it dies or does not listen. What a watchdog does is `watchdog`'s.
 
 use std::io;
-use std::time::Duration;
 
 use baton_core::probe::LocalTime;
 use rustix::process::Pid;
@@ -123,6 +122,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::{Child, Command};
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use rustix::process::test_kill_process;
 
