@@ -190,7 +190,9 @@ mod tests {
     #[test]
     fn watchdogs_that_die_at_once_are_replaced_ever_more_slowly_and_never_given_up() {
         let mut guard = Guard { watchdog: dead().ok(), start: dead, ..Guard::none() };
-        let (mut now, mut starts) = (at(0), 0);
+        let (mut now, mut starts) = (at(0), 1);
+        guard.look(now);
+        assert_eq!(guard.wake_at(), None, "the first one that is lost is replaced at once");
         guard.look(now);
         while now < at(3_600_000) {
             now = guard.wake_at().expect("another is started");
