@@ -212,8 +212,7 @@ async fn play(service: &'static str, ttl: Option<&str>, rounds: usize, stop: boo
     for api in &cluster.api {
         until_ready(&client, api).await?;
     }
-    let mut spec =
-        json!({"failover": {"min_interval": "0s", "max_in_window": 1000}, "recovery": {"strategy": "immediate", "cooldown": "0s"}});
+    let mut spec = json!({"failover": {"min_interval": "0s", "max_in_window": 1000}, "recovery": {"strategy": "immediate", "cooldown": "0s"}});
     if let Some(ttl) = ttl {
         spec["lease"] = json!({"ttl": ttl});
     }

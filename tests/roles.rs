@@ -220,15 +220,17 @@ fn where_the_tenure_says_so_the_close_of_the_last_stream_is_a_release() {
         let mut spec = leased(&json!({}));
         spec["lease"]["release_on_disconnect"] = json!(true);
         let (a, b, token) = two(&cluster, node, &spec).await;
+        // A head is not a stream: asking for it closes nothing.
+        let head = cluster.api(node).call(Method::HEAD, &format!("{}/role?session={a}", path("a"))).answer().await;
+        assert_eq!(head.status, 200, "{}", head.text);
+        let told = beat(cluster.api(node), "a", &a).await.is(200).json;
+        assert_eq!((&told["role"], told["token"].as_u64()), (&json!("active"), Some(token)), "{told}");
         let mut first = role_stream(cluster.api(node), "a", &a).await;
         let mut second = role_stream(cluster.api(node), "a", &a).await;
         role(&mut first).await;
         role(&mut second).await;
 
-        // A head is not a stream: asking for it closes nothing.
-        let head = cluster.api(node).call(Method::HEAD, &format!("{}/role?session={a}", path("a"))).answer().await;
-        assert_eq!(head.status, 200, "{}", head.text);
-        // Nor does a stream of the one that does not hold it.
+        // Nor does the end of a stream of the one that does not hold it.
         let mut of_b = role_stream(cluster.api(node), "b", &b).await;
         role(&mut of_b).await;
         drop(of_b);

@@ -93,6 +93,8 @@ pub enum Command {
     HookStart(HookStart),
     /// A run of the fencing hook has ended.
     HookEnd(HookEnd),
+    /// An instance that holds nothing goes away.
+    InstanceLeft(InstanceLeft),
     /// An instance that left heartbeats again.
     InstanceReturned(InstanceReturned),
     /// An operator stops Baton from moving a service, or all, for a while.
@@ -517,6 +519,20 @@ pub struct HookEnd {
     pub attempt: u32,
     /// How it ended.
     pub outcome: HookOutcome,
+}
+
+/// The word of an instance that holds nothing that it goes away: it is no candidate until it heartbeats again. Whoever holds
+/// the service names its token instead, in a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceLeft {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The session that ends.
+    pub session: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// An instance that left heartbeats again.

@@ -86,7 +86,11 @@ fn a_run_is_in_the_log_before_it_begins_and_its_confirmation_is_the_proof() {
     assert_eq!((run.instance.as_str(), run.token, run.outcome), ("a", token, None));
     let waits = plan(&world, (1, 1));
     assert_eq!(waits.report.decision, Decision::Hold);
-    assert!(waits.report.summary.contains("run 1 of the fencing hook is under way on node 1"), "{:?}", waits.report);
+    assert!(
+        waits.report.summary.contains("attempt 1 of the fencing hook is under way on node 1"),
+        "{:?}",
+        waits.report
+    );
 
     end(&mut world, 1, true).expect("taken");
     settle(&mut world, (1, 1));
@@ -94,7 +98,7 @@ fn a_run_is_in_the_log_before_it_begins_and_its_confirmation_is_the_proof() {
     let record = record(&world);
     let proof = record.proof.as_ref().expect("a proof");
     assert_eq!(proof.proof, ProofKind::Hook);
-    let says = ["run 1", "\"a\" with token", "is cut off", "exited with 0"];
+    let says = ["attempt 1", "\"a\" with token", "is cut off", "exited with 0"];
     assert!(says.iter().all(|words| proof.evidence.contains(words)), "{}", proof.evidence);
     assert_eq!(record.hook[0].outcome.as_ref().and_then(|outcome| outcome.code), Some(0));
     let steps: Vec<&str> = record.steps.iter().map(|step| step.step.as_str()).collect();
@@ -139,7 +143,11 @@ fn the_next_leader_begins_another_run_and_says_that_the_lost_one_may_have_been_c
     let run = last_run(&world);
     assert_eq!((run.number, run.node, run.term, run.resumes), (2, 2, 2, true));
     let told = world.events[before..].iter().find(|event| event.kind == EventKind::TransitionStep).expect("an event");
-    assert!(told.reason.contains("run 1 on node 1 has no outcome and may have been carried out"), "{}", told.reason);
+    assert!(
+        told.reason.contains("attempt 1 on node 1 has no outcome and may have been carried out"),
+        "{}",
+        told.reason
+    );
     assert!(record(&world).steps.iter().any(|step| step.detail == told.reason), "and the record says the same");
     assert_eq!(plan(&world, (2, 2)).command, None, "one at a time");
 
@@ -147,7 +155,7 @@ fn the_next_leader_begins_another_run_and_says_that_the_lost_one_may_have_been_c
     end(&mut world, 1, true).expect("taken");
     settle(&mut world, (2, 2));
     assert_eq!(active(&world).as_deref(), Some("b"));
-    assert!(record(&world).proof.as_ref().is_some_and(|proof| proof.evidence.contains("run 1")));
+    assert!(record(&world).proof.as_ref().is_some_and(|proof| proof.evidence.contains("attempt 1")));
 }
 
 #[test]

@@ -10,12 +10,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::stage::{Keeper, SERVICE, Stage, W, signal};
+use super::stage::{Keeper, SERVICE, Stage, signal};
 use crate::support::netns::may_make_namespaces;
 use crate::support::{Load, scenario};
 
 /// The step, in seconds.
 const HOUR: i64 = 3_600;
+/// The lease's length.
+const TTL: Duration = Duration::from_millis(500);
 /// A failover by release has no wait in it: with a wall clock an hour off it must not have one either.
 const FAILOVER_MAX_MS: u64 = 10_000;
 
@@ -58,7 +60,7 @@ fn a_wall_clock_that_is_stepped_by_an_hour_moves_nothing() {
         vec![("LD_PRELOAD".to_owned(), library.clone()), ("CLOCK_OFFSET_FILE".to_owned(), offset)]
     };
     scenario(Load::Heavy, async {
-        let mut stage = Stage::set_with(Keeper::Run, env).await;
+        let mut stage = Stage::set_with(Keeper::Run, TTL, env).await;
         let (leader, term) = stage.cluster.leader().await;
         let follower = stage.cluster.others(leader)[0];
         for node in [leader, follower] {
@@ -66,7 +68,7 @@ fn a_wall_clock_that_is_stepped_by_an_hour_moves_nothing() {
             for seconds in [HOUR, -HOUR, 0, -HOUR, HOUR] {
                 step(node, seconds);
                 // Longer than the lease: whoever counted by the wall clock has now lost it, or promoted another.
-                tokio::time::sleep(2 * W).await;
+                tokio::time::sleep(2 * TTL).await;
                 stage.settled().await;
                 let now = stage.holder().expect("somebody works");
                 assert_eq!(

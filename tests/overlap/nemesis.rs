@@ -6,13 +6,17 @@ use std::time::Duration;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::task::JoinSet;
 
-use super::stage::{Holder, SERVICE, Stage, TTL, W, signal, spec};
+use super::stage::{Holder, SERVICE, Stage, signal, spec};
 use crate::support::SOON;
 use crate::support::sse::Stream;
 
-/// Longer than any election of the daemon's own settings takes to begin (650 ms), and a new leader's wait on top.
-const ELECTION_AND_LEASE: Duration = Duration::from_millis(650 + 650 + 515);
+/// Longer than an election of the daemon's own settings takes, mostly: it begins after 650 ms at most.
+const ELECTION: Duration = Duration::from_millis(1_300);
+/// An operator who does not wait for the cluster to notice asks again so often, and waits for so long.
+const ASKS_AGAIN: Duration = Duration::from_millis(20);
+const WAITS: Duration = Duration::from_millis(500);
 
 /// splitmix64: the same numbers for the same seed, on every machine.
 #[derive(Clone, Debug)]
@@ -71,9 +75,11 @@ pub(super) enum Fault {
     LeaderKilledAfterGrant,
     /// The holder is cut off, and the leader dies when the lease is about to end, or has just ended.
     LeaderKilledAtLeaseEnd,
+    /// The holder is cut off and the leader dies soon after: the next one is elected, and told to fail over, within the lease.
+    LeaderKilledWithinLease,
     /// The leader dies when the promotion is proposed, or has just been committed.
     LeaderKilledAtPromotion,
-    /// The leader is stopped until another leads and could promote, then wakes.
+    /// The leader is stopped until another leads, then wakes.
     LeaderPaused,
     /// The same with the holder cut off meanwhile: somebody else is promoted before the old leader wakes.
     LeaderPausedHolderCutOff,
@@ -102,7 +108,7 @@ pub(super) enum Fault {
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 23] = [
+pub(super) const FAULTS: [Fault; 24] = [
     Fault::WorkerKilled,
     Fault::KeeperKilled,
     Fault::GroupStopped,
@@ -112,6 +118,7 @@ pub(super) const FAULTS: [Fault; 23] = [
     Fault::HolderDeaf,
     Fault::LeaderKilledAfterGrant,
     Fault::LeaderKilledAtLeaseEnd,
+    Fault::LeaderKilledWithinLease,
     Fault::LeaderKilledAtPromotion,
     Fault::LeaderPaused,
     Fault::LeaderPausedHolderCutOff,
@@ -135,8 +142,13 @@ impl Stage {
         let (leader, term) = self.cluster.leader().await;
         self.note(&format!("{fault:?}: {holder:?} works, node {leader} leads in term {term}"));
         let others = self.cluster.others(leader);
+        let wait = self.wait();
+        // In every second round somebody orders a failover as soon as a node takes the order. Then it is the lease alone
+        // that is waited for, and not the cluster's own notice of a failure.
+        let impatient = dice.below(2) == 0;
+        let asked = impatient.then(|| self.cluster.ids());
         // Anywhere between two heartbeats.
-        tokio::time::sleep(dice.between(Duration::ZERO, TTL / 5)).await;
+        tokio::time::sleep(dice.between(Duration::ZERO, self.ttl / 5)).await;
         match fault {
             Fault::WorkerKilled => {
                 signal(holder.pid, Signal::KILL);
@@ -147,18 +159,19 @@ impl Stage {
                 self.instances[index].process.kill9();
                 self.next_holder(&holder).await;
             }
-            Fault::GroupStopped => self.paused(&holder, false, dice).await,
-            Fault::HostPaused => self.paused(&holder, true, dice).await,
+            Fault::GroupStopped => self.paused(&holder, false, asked, dice).await,
+            Fault::HostPaused => self.paused(&holder, true, asked, dice).await,
             Fault::HolderCutOff => {
                 self.lan.cut(holder.host);
+                let _operator = asked.as_deref().map(|nodes| self.operator(nodes));
                 self.next_holder(&holder).await;
                 self.lan.heal(holder.host);
             }
-            Fault::HolderMute => self.without(&[(holder.host, self.cluster.ids())], true, &holder).await,
+            Fault::HolderMute => self.lost(&[(holder.host, self.cluster.ids())], &holder, asked).await,
             Fault::HolderDeaf => {
                 let ways: Vec<(u64, Vec<u64>)> =
                     self.cluster.ids().iter().map(|node| (*node, vec![holder.host])).collect();
-                self.without(&ways, true, &holder).await;
+                self.lost(&ways, &holder, asked).await;
             }
             Fault::LeaderKilledAfterGrant => {
                 signal(holder.pid, Signal::KILL);
@@ -169,10 +182,17 @@ impl Stage {
                 self.note(&format!("{:?} has a new leader", next.token));
                 self.cluster.restart(leader).await;
             }
-            Fault::LeaderKilledAtLeaseEnd => {
+            Fault::LeaderKilledAtLeaseEnd | Fault::LeaderKilledWithinLease => {
+                let late = fault == Fault::LeaderKilledAtLeaseEnd;
+                let (first, last) = if late {
+                    (wait - self.ttl / 5, wait + Duration::from_millis(40))
+                } else {
+                    (Duration::ZERO, self.ttl / 5)
+                };
                 self.lan.cut(holder.host);
-                tokio::time::sleep(dice.between(W - TTL / 5, W + Duration::from_millis(40))).await;
+                tokio::time::sleep(dice.between(first, last)).await;
                 self.cluster.kill9(leader);
+                let _operator = (impatient || !late).then(|| self.operator(&others));
                 self.next_holder(&holder).await;
                 self.lan.heal(holder.host);
                 self.cluster.restart(leader).await;
@@ -181,21 +201,22 @@ impl Stage {
             Fault::LeaderPaused => {
                 self.cluster.signal(leader, Signal::STOP);
                 self.cluster.leader_among(&others).await;
-                tokio::time::sleep(dice.between(Duration::ZERO, ELECTION_AND_LEASE)).await;
+                tokio::time::sleep(dice.between(Duration::ZERO, ELECTION + wait)).await;
                 self.cluster.signal(leader, Signal::CONT);
             }
             Fault::LeaderPausedHolderCutOff => {
                 let first = dice.below(2) == 0;
                 if first {
                     self.lan.cut(holder.host);
-                    tokio::time::sleep(dice.between(Duration::ZERO, W)).await;
+                    tokio::time::sleep(dice.between(Duration::ZERO, wait)).await;
                 }
                 self.cluster.signal(leader, Signal::STOP);
                 if !first {
                     self.lan.cut(holder.host);
                 }
+                let _operator = impatient.then(|| self.operator(&others));
                 self.next_holder(&holder).await;
-                tokio::time::sleep(dice.between(Duration::ZERO, W)).await;
+                tokio::time::sleep(dice.between(Duration::ZERO, wait)).await;
                 // The holder is heard again before anybody has told the old leader what happened meanwhile.
                 self.lan.heal(holder.host);
                 self.cluster.signal(leader, Signal::CONT);
@@ -212,31 +233,31 @@ impl Stage {
                     .map(|from| (*from, majority.clone()))
                     .chain(majority.iter().map(|from| (*from, minority.to_vec())))
                     .collect();
-                self.without(&both, true, &holder).await;
+                self.lost(&both, &holder, impatient.then_some(others)).await;
             }
             Fault::PartialPartition => {
                 let follower = dice.one_of(&others);
                 self.lose(&[(leader, vec![follower]), (follower, vec![leader])]);
-                tokio::time::sleep(dice.between(Duration::ZERO, ELECTION_AND_LEASE)).await;
+                tokio::time::sleep(dice.between(Duration::ZERO, ELECTION + wait)).await;
                 let holder = self.holder().expect("somebody works");
                 signal(holder.pid, Signal::KILL);
                 self.next_holder(&holder).await;
                 self.find(&[(leader, vec![follower]), (follower, vec![leader])]);
             }
-            Fault::LeaderMute => self.without(&[(leader, others.clone())], false, &holder).await,
+            Fault::LeaderMute => self.disturbed(&[(leader, others)]).await,
             Fault::LeaderDeaf => {
                 let ways: Vec<(u64, Vec<u64>)> = others.iter().map(|node| (*node, vec![leader])).collect();
-                self.without(&ways, false, &holder).await;
+                self.disturbed(&ways).await;
             }
             Fault::NodeRestarted => {
                 let node = dice.one_of(&self.cluster.ids());
                 self.cluster.kill9(node);
-                tokio::time::sleep(dice.between(Duration::ZERO, ELECTION_AND_LEASE)).await;
+                tokio::time::sleep(dice.between(Duration::ZERO, ELECTION + wait)).await;
                 self.cluster.restart(node).await;
             }
             Fault::AllNodesRestarted => {
                 self.cluster.kill9_all();
-                tokio::time::sleep(dice.between(Duration::ZERO, W)).await;
+                tokio::time::sleep(dice.between(Duration::ZERO, wait)).await;
                 self.cluster.restart_all().await;
             }
             Fault::Switchover => {
@@ -260,19 +281,24 @@ impl Stage {
                 second.kill9();
                 self.instances[index].process.kill9();
             }
-            Fault::HolderDeregistered => {
-                let path = format!("/v1/services/{SERVICE}/instances/{}", holder.id);
-                let answer = self.cluster.api(dice.one_of(&self.cluster.ids())).delete(&path).await;
-                assert!(matches!(answer.status, 200 | 204), "{} {}", answer.status, answer.text);
-                self.next_holder(&holder).await;
-            }
-            Fault::ServiceMadeAnew => {
+            Fault::HolderDeregistered | Fault::ServiceMadeAnew => {
+                // A holder that is cut off goes on to the end of its lease.
+                let cut = dice.below(2) == 0;
+                if cut {
+                    self.lan.cut(holder.host);
+                }
                 let path = format!("/v1/services/{SERVICE}");
-                let api = self.cluster.api(dice.one_of(&self.cluster.ids()));
-                let answer = api.delete(&path).await;
-                assert!(matches!(answer.status, 200 | 204), "{} {}", answer.status, answer.text);
-                api.put(&path, &spec()).await.done();
+                let node = dice.one_of(&self.cluster.ids());
+                if fault == Fault::HolderDeregistered {
+                    self.deleted(node, &format!("{path}/instances/{}", holder.id)).await;
+                } else {
+                    self.deleted(node, &path).await;
+                    self.cluster.api(node).put(&path, &spec(self.ttl)).await.done();
+                }
                 self.next_holder(&holder).await;
+                if cut {
+                    self.lan.heal(holder.host);
+                }
             }
         }
         self.note("healed");
@@ -284,6 +310,11 @@ impl Stage {
         self.instances.iter().position(|it| it.id == holder.id).expect("one of the instances")
     }
 
+    async fn deleted(&self, node: u64, path: &str) {
+        let answer = self.cluster.api(node).delete(path).await;
+        assert!(matches!(answer.status, 200 | 204), "{} {}", answer.status, answer.text);
+    }
+
     fn lose(&self, ways: &[(u64, Vec<u64>)]) {
         ways.iter().for_each(|(from, to)| to.iter().for_each(|to| self.lan.lose(*from, *to)));
     }
@@ -292,26 +323,47 @@ impl Stage {
         ways.iter().for_each(|(from, to)| to.iter().for_each(|to| self.lan.find(*from, *to)));
     }
 
-    /// Loses what goes these ways until there is a new holder; or, where the old one may just as well go on, until there is a
-    /// leader who could have granted to one.
-    async fn without(&mut self, ways: &[(u64, Vec<u64>)], ends: bool, holder: &Holder) {
+    /// Loses what goes these ways until there is a new holder.
+    async fn lost(&mut self, ways: &[(u64, Vec<u64>)], holder: &Holder, asked: Option<Vec<u64>>) {
         self.lose(ways);
-        if ends {
-            self.next_holder(holder).await;
-        } else {
-            tokio::time::sleep(ELECTION_AND_LEASE).await;
-        }
+        let _operator = asked.as_deref().map(|nodes| self.operator(nodes));
+        self.next_holder(holder).await;
+        self.find(ways);
+    }
+
+    /// Loses what goes these ways for as long as an election and a new leader's wait take: the holder may go on, or not.
+    async fn disturbed(&mut self, ways: &[(u64, Vec<u64>)]) {
+        self.lose(ways);
+        tokio::time::sleep(ELECTION + self.wait()).await;
         self.find(ways);
     }
 
     /// Stops the holder for longer than its lease and wakes it when another has taken over.
-    async fn paused(&mut self, holder: &Holder, whole: bool, dice: &mut Dice) {
+    async fn paused(&mut self, holder: &Holder, whole: bool, asked: Option<Vec<u64>>, dice: &mut Dice) {
         let index = self.index(holder);
         let family = if whole { self.family(index) } else { vec![self.instances[index].process.number(), holder.pid] };
         self.stop(&family);
+        let _operator = asked.as_deref().map(|nodes| self.operator(nodes));
         self.next_holder(holder).await;
-        tokio::time::sleep(dice.between(Duration::ZERO, W)).await;
+        tokio::time::sleep(dice.between(Duration::ZERO, self.wait())).await;
         self.wake(&family);
+    }
+
+    /// Somebody who orders a failover at one of these nodes after the other until it is taken; ends with its value.
+    fn operator(&self, nodes: &[u64]) -> JoinSet<()> {
+        let apis: Vec<_> = nodes.iter().map(|node| self.cluster.api(*node).clone()).collect();
+        let mut operator = JoinSet::new();
+        operator.spawn(async move {
+            let order = json!({"reason": "an operator who does not wait"});
+            for api in apis.iter().cycle() {
+                let call = api.call(Method::POST, &format!("/v1/services/{SERVICE}/failover")).json(&order);
+                if call.send(WAITS).await.is_ok_and(|answer| matches!(answer.status, 200 | 202)) {
+                    return;
+                }
+                tokio::time::sleep(ASKS_AGAIN).await;
+            }
+        });
+        operator
     }
 
     /// The leader dies when it says that a move has begun, or some milliseconds behind.
@@ -339,7 +391,7 @@ impl Stage {
 
     /// Moves by several operators at once. Each is carried out or refused; nothing else.
     async fn moves_raced(&mut self, holder: &Holder, dice: &mut Dice) {
-        let mut asked = tokio::task::JoinSet::new();
+        let mut asked = JoinSet::new();
         for number in 0..6 {
             let node = dice.one_of(&self.cluster.ids());
             let kind = dice.one_of(&["failover", "switchover"]);

@@ -27,12 +27,10 @@ use crate::support::{SOON, until, when};
 pub(super) const SERVICE: &str = "db";
 /// Its instances.
 const INSTANCES: [&str; 2] = ["a", "b"];
+/// Set by whoever wants to see the history of a game that was well.
+const KEEP: &str = "BATON_OVERLAP_KEEP";
 /// Hosts before the instances' own.
 const NODES: u64 = 3;
-/// The lease's length.
-pub(super) const TTL: Duration = Duration::from_millis(500);
-/// After this a lease surely has ended: DESIGN section 5, with no delay.
-pub(super) const W: Duration = Duration::from_millis(515);
 /// A line so old is one of a holder that works.
 const FRESH: u64 = 60_000_000;
 /// Instances that have ended are not missed for so long.
@@ -72,6 +70,8 @@ pub(super) struct Stage {
     pub(super) guard: Guard,
     told: Arc<Mutex<Vec<Told>>>,
     keeper: Keeper,
+    /// The lease's length.
+    pub(super) ttl: Duration,
     orders: Orders,
     diary: File,
     dir: TempDir,
@@ -79,12 +79,12 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Sets it up, with a first active that works.
-    pub(super) async fn set(keeper: Keeper) -> Self {
-        Self::set_with(keeper, |_| Vec::new()).await
+    pub(super) async fn set(keeper: Keeper, ttl: Duration) -> Self {
+        Self::set_with(keeper, ttl, |_| Vec::new()).await
     }
 
     /// The same, with this in the environment of each node.
-    pub(super) async fn set_with(keeper: Keeper, env: impl Fn(u64) -> Vec<(String, String)>) -> Self {
+    pub(super) async fn set_with(keeper: Keeper, ttl: Duration, env: impl Fn(u64) -> Vec<(String, String)>) -> Self {
         let lan = Lan::new(5);
         let cluster = Cluster::in_hosts_with(&lan, usize::try_from(NODES).expect("three"), env).await;
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -92,7 +92,7 @@ impl Stage {
         File::create(&orders.history).expect("a file");
         let diary = OpenOptions::new().create(true).append(true).open(dir.path().join("diary")).expect("a file");
         let guard = Guard::at(&orders.guard);
-        cluster.api(1).put(&format!("/v1/services/{SERVICE}"), &spec()).await.done();
+        cluster.api(1).put(&format!("/v1/services/{SERVICE}"), &spec(ttl)).await.done();
         let book = Book::of(&orders.history);
         let told = Arc::default();
         let mut asking = JoinSet::new();
@@ -100,7 +100,7 @@ impl Stage {
             asking.spawn(ask(cluster.api(node).clone(), node, Arc::clone(&told)));
         }
         let mut stage =
-            Self { instances: Vec::new(), asking, cluster, lan, book, guard, told, keeper, orders, diary, dir };
+            Self { instances: Vec::new(), asking, cluster, lan, book, guard, told, keeper, ttl, orders, diary, dir };
         for (id, host) in INSTANCES.into_iter().zip(NODES + 1..) {
             let process = stage.process(id, host);
             stage.instances.push(Instance { id, host, process });
@@ -132,6 +132,11 @@ impl Stage {
         Process::start(&format!("instance {id}"), command, &self.dir.path().join(format!("instance-{id}.log")))
     }
 
+    /// After this a lease surely has ended: DESIGN section 5, with no delay.
+    pub(super) fn wait(&self) -> Duration {
+        self.ttl.mul_f64(1.03)
+    }
+
     /// Writes down what is done, with the time of the lines.
     pub(super) fn note(&mut self, what: &str) {
         writeln!(self.diary, "{} {what}", boot_ns()).expect("a line in the diary");
@@ -154,6 +159,9 @@ impl Stage {
                 self.revive();
             }
             let holder = self.holder().ok_or_else(|| "nobody ever wrote".to_owned())?;
+            // The cause, before what follows from it.
+            let breaches = self.book.breaches();
+            assert!(breaches.is_empty(), "{breaches:#?}");
             when(holder.token > token, holder).map_err(|holder| format!("{holder:?}"))
         })
         .await;
@@ -288,7 +296,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.asking.abort_all();
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os(KEEP).is_some() {
             match self.keep() {
                 Ok(path) => println!("the history, the diary of faults and all logs are kept in {}", path.display()),
                 Err(error) => println!("the history cannot be kept: {error}"),
@@ -298,9 +306,9 @@ impl Drop for Stage {
 }
 
 /// The service's spec: what notices quickly, and no waiting between moves.
-pub(super) fn spec() -> Value {
+pub(super) fn spec(ttl: Duration) -> Value {
     json!({
-        "lease": {"ttl": "500ms"},
+        "lease": {"ttl": format!("{}ms", ttl.as_millis())},
         "checks": [{"type": "heartbeat", "interval": "100ms", "fall": 3, "timeout": "200ms"}],
         "recovery": {"strategy": "immediate", "cooldown": "0s"},
         "failover": {"min_interval": "0s", "max_in_window": 1000, "window": "1s"}

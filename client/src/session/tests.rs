@@ -117,9 +117,9 @@ fn session(urls: &[&str]) -> Session {
 async fn next(session: &mut Session) -> SessionEvent {
     let news = async {
         loop {
-            match session.next().await {
-                SessionEvent::Extended { .. } => {}
-                event => return event,
+            let event = session.next().await;
+            if !matches!(event, SessionEvent::Extended { .. }) {
+                return event;
             }
         }
     };
@@ -127,13 +127,10 @@ async fn next(session: &mut Session) -> SessionEvent {
 }
 
 async fn token(session: &mut Session) -> u64 {
-    match next(session).await {
-        SessionEvent::Active { token, until, ttl } => {
-            assert!(until <= boot_time().plus(ttl), "it counts from before the request");
-            token.0
-        }
-        other => panic!("not active: {other:?}"),
-    }
+    let event = next(session).await;
+    let SessionEvent::Active { token, until, ttl } = event else { panic!("not active: {event:?}") };
+    assert!(until <= boot_time().plus(ttl), "it counts from before the request");
+    token.0
 }
 
 fn release(token: u64, leaving: bool) -> Release {
@@ -187,10 +184,11 @@ async fn an_endpoint_that_hangs_or_refuses_costs_no_lease() {
     let mut until = boot_time();
     while until < end {
         let event = tokio::time::timeout(SOON, session.next()).await.expect("in time");
-        match event {
-            SessionEvent::Extended { until: extended, .. } => until = extended,
-            SessionEvent::Reachable | SessionEvent::Unreachable { .. } => {}
-            other => panic!("the lease was lost: {other:?}"),
+        if let SessionEvent::Extended { until: extended, .. } = event {
+            until = extended;
+        } else {
+            let of_silence = matches!(event, SessionEvent::Reachable | SessionEvent::Unreachable { .. });
+            assert!(of_silence, "the lease was lost: {event:?}");
         }
         assert!(boot_time() < until, "the lease ran out");
     }
@@ -217,11 +215,16 @@ async fn a_step_down_is_told_and_a_later_token_is_another_tenure() {
     session.release(release(7, false));
     let (mut released, mut nine) = (false, false);
     while !(released && nine) {
-        match next(&mut session).await {
+        let event = next(&mut session).await;
+        match &event {
             SessionEvent::Released { token } => released = token.0 == 7,
             SessionEvent::Active { token, .. } => nine = token.0 == 9,
             SessionEvent::Passive { .. } => {}
-            other => panic!("{other:?}"),
+            SessionEvent::Extended { .. }
+            | SessionEvent::StepDown { .. }
+            | SessionEvent::Unreachable { .. }
+            | SessionEvent::Reachable
+            | SessionEvent::Over(_) => panic!("{event:?}"),
         }
     }
 }

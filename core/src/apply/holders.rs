@@ -4,7 +4,9 @@
 use super::transitions::out;
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
-use crate::command::{Ack, ActivationExpire, Done, InstanceReturned, Refusal, Release, Reply, TransitionStart};
+use crate::command::{
+    Ack, ActivationExpire, Done, InstanceLeft, InstanceReturned, Refusal, Release, Reply, TransitionStart,
+};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::mutant::{Mutant, planted};
@@ -27,8 +29,13 @@ impl Entry<'_> {
             (None, _) => {}
             // It says itself what was only guessed of it: that is worth more, and nothing else follows from it.
             (Some(Released { how: ReleaseHow::Disconnected, .. }), ReleaseHow::Said) => {}
-            // Said twice is said once.
-            (Some(_), _) => return Ok(Done::Ok),
+            // Said twice is said once; but one that has stopped before may leave now.
+            (Some(_), _) => {
+                if *leaving {
+                    self.leave(&service, instance, session.as_deref(), reason);
+                }
+                return Ok(Done::Ok);
+            }
         }
         let told = match how {
             ReleaseHow::Said => format!("\"{instance}\" released token {token}: {reason}"),
@@ -237,6 +244,39 @@ impl Entry<'_> {
                 .cause(Some(expire.transition.0)),
         );
         Ok(Done::Ok)
+    }
+
+    pub(super) fn instance_left(&mut self, left: &InstanceLeft) -> Reply {
+        let InstanceLeft { service: name, instance, session, reason } = left;
+        let service = self.service(name)?;
+        let Some(known) = service.instances.get(instance) else {
+            return Err(Refusal::NoSuchInstance { service: name.clone(), instance: instance.clone() });
+        };
+        if known.session.as_ref() != Some(session) {
+            return Err(Refusal::UnknownSession { instance: instance.clone(), what: "is registered".to_owned() });
+        }
+        if service.is_active(instance) {
+            let why = "name its token to give that back, and to leave".to_owned();
+            return Err(Refusal::IsActive { service: name.clone(), instance: instance.clone(), why });
+        }
+        self.leave(&service, instance, Some(session), reason);
+        Ok(Done::Ok)
+    }
+
+    /// An instance is no candidate from here on, until its next heartbeat. Another session's word says nothing of it.
+    fn leave(&mut self, service: &Service, id: &InstanceId, session: Option<&str>, reason: &str) {
+        let here = |session| service.instances.get(id).is_some_and(|it| it.session.as_deref() == session && !it.left);
+        if session.is_none() || !here(session) {
+            return;
+        }
+        self.emit(
+            Draft::new(EventKind::InstanceUpdated, format!("\"{id}\" leaves: {reason}"))
+                .service(&service.name)
+                .instance(id),
+        );
+        if let Some(instance) = self.instance_mut(&service.name, id) {
+            instance.left = true;
+        }
     }
 
     pub(super) fn instance_returned(&mut self, returned: &InstanceReturned) -> Reply {

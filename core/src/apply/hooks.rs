@@ -1,5 +1,5 @@
-//! The fencing hook's runs, as the log tells them. Each is in the log before it begins, so that nothing is run twice without
-//! being said: a leader that finds a run without an outcome begins another, and the record says that it resumes.
+//! The fencing hook's attempts, as the log tells them. Each is in the log before it begins, so that nothing is run twice
+//! without being said: a leader that finds an attempt without an outcome begins another, and the record says that it resumes.
 
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
@@ -51,11 +51,14 @@ impl Entry<'_> {
         let whom = whom(&holder.instance, holder.token);
         let told = match lost {
             None => {
-                format!("run {} of the fencing hook begins on node {}, to cut off {whom}", start.attempt, start.node)
+                format!(
+                    "attempt {} of the fencing hook begins on node {}, to cut off {whom}",
+                    start.attempt, start.node
+                )
             }
             Some((number, node)) => format!(
-                "run {} of the fencing hook begins on node {}, to cut off {whom}: run {number} on node {node} has no \
-                 outcome and may have been carried out",
+                "attempt {} of the fencing hook begins on node {}, to cut off {whom}: attempt {number} on node {node} has \
+                 no outcome and may have been carried out",
                 start.attempt, start.node
             ),
         };
@@ -91,11 +94,11 @@ impl Entry<'_> {
         };
         let runs = |it: &&HookAttempt| it.number == end.attempt && it.outcome.is_none();
         let Some(run) = open.hook.iter().find(runs).filter(|_| open.service == end.service).cloned() else {
-            return Err(moved_on(format!("run {} of the fencing hook of {}", end.attempt, end.transition)));
+            return Err(moved_on(format!("attempt {} of the fencing hook of {}", end.attempt, end.transition)));
         };
         let whom = whom(&run.instance, run.token);
         let word = if end.outcome.ok { format!("confirmed that {whom} is cut off") } else { "failed".to_owned() };
-        let told = format!("run {} of the fencing hook {word}: {}", end.attempt, end.outcome.detail);
+        let told = format!("attempt {} of the fencing hook {word}: {}", end.attempt, end.outcome.detail);
         let mut more = Transition::clone(&open);
         if let Some(run) = more.hook.iter_mut().find(|it| it.number == end.attempt) {
             run.outcome = Some(end.outcome.clone());

@@ -186,7 +186,7 @@ impl Planner<'_> {
         let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));
         if let (Some(run), Some(lost_at)) = (last, lost_at) {
             self.wake(lost_at);
-            let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
+            let why = format!("attempt {} of the fencing hook is under way on node {}", run.number, run.node);
             self.gate_until("hook", false, why.clone(), Some(lost_at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
@@ -202,7 +202,7 @@ impl Planner<'_> {
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         let attempt = u32::try_from(open.hook.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let summary = format!("{} of \"{}\": running the fencing hook, run {attempt}.", open.id, self.service.name);
+        let summary = format!("{} of \"{}\": running the fencing hook, attempt {attempt}.", open.id, self.service.name);
         let command = Command::HookStart(HookStart {
             service: self.service.name.clone(),
             transition: open.id,

@@ -1,12 +1,13 @@
 //! Not so soon again, and not too often: `min_interval`, `max_in_window` and its latch.
 
-use baton_core::command::{Command, Refusal};
+use baton_core::command::{Command, Refusal, Release};
 use baton_core::event::EventKind;
 use baton_core::planner::{Decision, GateVerdict, ManualMove};
+use baton_core::state::ReleaseHow;
 use baton_core::time::Millis;
 
 use super::play::free;
-use crate::support::{World, delete_instance, service};
+use crate::support::{World, delete_instance, instance, service};
 
 const MINUTE: Millis = Millis::secs(60);
 
@@ -245,4 +246,24 @@ fn the_rails_are_told_while_all_is_well_too() {
         "a failover would wait so long"
     );
     assert_eq!(world.plan("orders").wake_at, None, "and nobody is woken for what nobody wants");
+}
+
+#[test]
+fn a_failover_by_release_is_as_old_as_the_release_and_not_as_the_health_of_whoever_released() {
+    let mut world = World::orders();
+    world.play(Millis::secs(600));
+    let token = world.service("orders").active_token().expect("a holds it");
+    world.must(Command::Release(Release {
+        service: service("orders"),
+        instance: instance("a"),
+        session: None,
+        token,
+        leaving: false,
+        how: ReleaseHow::Said,
+        reason: "its host restarts".to_owned(),
+    }));
+    world.play(Millis::secs(1));
+    assert_eq!((world.who().as_deref(), world.moves()), (Some("b"), 1));
+    let record = world.state.transitions.values().next_back().expect("a record");
+    assert_eq!((record.durations.agreed_to_proof_ms, record.durations.total_ms), (Some(0), Some(0)));
 }

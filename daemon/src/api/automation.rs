@@ -203,7 +203,7 @@ mod tests {
         for (bad, path, remedy) in [
             (r#"{"reason":"x"}"#, "for", "\"2h\""),
             (r#"{"for":"2h"}"#, "reason", "switches"),
-            (r#"{"reason":"x","for":"721h"}"#, "for", "720h"),
+            (r#"{"reason":"x","for":"721h"}"#, "for", "30d"),
             (r#"{"reason":"x","for":"0s"}"#, "for", "1ms"),
             (r#"{"reason":"x","until":"2026-12-21T10:42:00Z"}"#, "until", "30 days"),
             (r#"{"reason":"x","until":"2026-11-20T10:42:00Z"}"#, "until", "future"),

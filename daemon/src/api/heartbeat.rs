@@ -47,7 +47,7 @@ pub(crate) async fn post(
 ) -> Result<Answer, ApiError> {
     let HeartbeatRequest { session, state: said, lag } = parse(&body).map_err(ApiError::Invalid)?;
     let said = said.unwrap_or(HeartbeatState::Ok);
-    let beat = Beat { service: service.clone(), instance: instance.clone(), session, state: said, lag };
+    let beat = Beat { number: 0, service: service.clone(), instance: instance.clone(), session, state: said, lag };
     let told = state.reports.heartbeat(beat).await.map_err(|error| match error {
         HeartbeatError::NoSuchService => Refusal::NoSuchService { service }.into(),
         HeartbeatError::NoSuchInstance => Refusal::NoSuchInstance { service, instance }.into(),

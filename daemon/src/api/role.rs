@@ -293,12 +293,17 @@ struct Closed {
 impl Closed {
     /// Proposes the release, where the tenure takes the close for one.
     async fn release(self) {
+        // The close speaks of this token alone: of a later one of the same session, which another stream stands for by then,
+        // it says nothing.
+        let Some(token) = held(&self.consensus.reader().view(), &self.of) else { return };
         for _ in 0..RELEASE_TRIES {
             // Looked at anew each time: the client may be back, and somebody else may hold the service.
             if self.shutdown.is_cancelled() || self.streams.is_open(&self.of) {
                 return;
             }
-            let Some(token) = held(&self.consensus.reader().view(), &self.of) else { return };
+            if held(&self.consensus.reader().view(), &self.of) != Some(token) {
+                return;
+            }
             let Session { service, instance, session } = self.of.clone();
             let reason = format!("node {} saw its connection close", self.consensus.status().node_id);
             let how = ReleaseHow::Disconnected;

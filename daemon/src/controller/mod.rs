@@ -64,12 +64,14 @@ struct Tenure {
     plans: Lane,
     /// Services to look through for what time alone brings.
     dues: Lane,
+    /// Seals of proposals whose fate is not known.
+    in_doubt: Vec<Seal>,
     /// The pause of all and the brake, as every plan of this moment knows them.
     pause: Option<Pause>,
     brake: Option<Brake>,
 }
 
-type Outcome = (ServiceName, Result<Reply, ProposeError>);
+type Outcome = (ServiceName, Result<Reply, ProposeError>, Option<Seal>);
 
 type Proposals = FuturesUnordered<BoxFuture<'static, Outcome>>;
 
@@ -78,7 +80,17 @@ impl Tenure {
         // A majority has voted for this node before it could know that it leads: from here every wait counts.
         leases.begin(leads.term);
         let (plans, dues) = (Lane::new(IN_FLIGHT_MAX), Lane::new(DUE_IN_FLIGHT_MAX));
-        Self { consensus, leases, leads, since: Instant::now(), plans, dues, pause: None, brake: None }
+        Self {
+            consensus,
+            leases,
+            leads,
+            since: Instant::now(),
+            plans,
+            dues,
+            in_doubt: Vec::new(),
+            pause: None,
+            brake: None,
+        }
     }
 
     async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>, shutdown: &CancellationToken) {
@@ -87,7 +99,7 @@ impl Tenure {
         self.everything_is_dirty();
         self.mark_all_where_all_are_held();
         let (mut planned, mut housekeeping) = (Proposals::new(), Proposals::new());
-        let mut upkeeping: Option<BoxFuture<'static, ()>> = None;
+        let mut upkeeping: Option<BoxFuture<'static, Vec<Seal>>> = None;
         let mut upkeep = interval(UPKEEP_EVERY);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -101,15 +113,21 @@ impl Tenure {
                     return;
                 }
                 changed = changes.recv() => self.mark(changed),
-                Some((service, outcome)) = planned.next(), if !planned.is_empty() => self.finished(&service, outcome),
-                Some((service, outcome)) = housekeeping.next(), if !housekeeping.is_empty() => self.kept(&service, outcome),
+                Some((service, outcome, seal)) = planned.next(), if !planned.is_empty() => {
+                    self.lift(seal, &outcome);
+                    self.finished(&service, outcome);
+                }
+                Some((service, outcome, _)) = housekeeping.next(), if !housekeeping.is_empty() => self.kept(&service, outcome),
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     self.plans.wake(now);
                     self.dues.wake(now);
                 }
                 _ = upkeep.tick(), if upkeeping.is_none() => upkeeping = self.upkeep(),
-                () = finish(&mut upkeeping) => upkeeping = None,
+                in_doubt = finish(&mut upkeeping) => {
+                    upkeeping = None;
+                    self.in_doubt.extend(in_doubt);
+                }
             }
         }
     }
@@ -207,17 +225,24 @@ impl Tenure {
     }
 
     fn propose(&self, service: &ServiceName, command: Command, seal: Option<Seal>) -> BoxFuture<'static, Outcome> {
-        let (consensus, leases, service) = (self.consensus.clone(), self.leases.clone(), service.clone());
+        let (consensus, service) = (self.consensus.clone(), service.clone());
         Box::pin(async move {
             let outcome = consensus.propose(command).await;
-            lift(&leases, seal, &outcome);
-            (service, outcome)
+            (service, outcome, seal)
         })
+    }
+
+    /// Lifts the seal of a proposal that was answered, or that surely never entered the log. Where neither is known, it stays
+    /// until it is: see [`Self::upkeep`].
+    fn lift(&mut self, seal: Option<Seal>, outcome: &Result<Reply, ProposeError>) {
+        if let Some(seal) = seal {
+            self.in_doubt.extend(lift(&self.leases, seal, outcome));
+        }
     }
 
     /// Looks after the cluster itself: whose verdicts count, how much history is kept.
     /// Proposed beside the plans, never before them: a failover does not wait for housekeeping.
-    fn upkeep(&self) -> Option<BoxFuture<'static, ()>> {
+    fn upkeep(&mut self) -> Option<BoxFuture<'static, Vec<Seal>>> {
         let status = self.consensus.status();
         let heard: BTreeMap<NodeId, Option<Millis>> = status
             .members
@@ -231,25 +256,38 @@ impl Tenure {
         commands.extend(planner::pauses_due(&view.state, self.consensus.now().time));
         commands.extend(self.leases.debts_due(&view.state, self.leads.term));
         self.leases.retain(&view.state);
+        let mut in_doubt = std::mem::take(&mut self.in_doubt);
+        if !in_doubt.is_empty() {
+            // It says nothing. But what was sent before it is before it in the log, or is not there: once this is answered,
+            // nothing of that is undecided any more.
+            commands.push(Command::EventsCompact { through: 0 });
+        }
         if commands.is_empty() {
             return None;
         }
         let (consensus, leases, term) = (self.consensus.clone(), self.leases.clone(), self.leads.term);
         Some(Box::pin(async move {
             for mut command in commands {
+                let settles = matches!(command, Command::EventsCompact { through: 0 });
                 let Ok(seal) = leases.seal(term, &consensus.reader().view().state, &mut command) else { continue };
                 tracing::info!(?command, "upkeep");
                 let outcome = consensus.propose(command).await;
-                lift(&leases, seal, &outcome);
+                if settles && outcome.is_ok() {
+                    in_doubt.drain(..).for_each(|seal| leases.unseal(seal));
+                }
+                if let Some(seal) = seal {
+                    in_doubt.extend(lift(&leases, seal, &outcome));
+                }
                 match outcome {
                     Ok(Ok(_)) => {}
                     Ok(Err(refusal)) => tracing::debug!(%refusal, "upkeep was refused: it is looked at again"),
                     Err(error) => {
                         tracing::warn!(%error, "upkeep could not be proposed: it is tried again");
-                        return;
+                        return in_doubt;
                     }
                 }
             }
+            in_doubt
         }))
     }
 
@@ -300,22 +338,24 @@ impl Tenure {
     }
 }
 
-/// Lifts the seal of a proposal that was answered, or that surely never entered the log. Where neither is known the seal
-/// stays: what is in the log is applied some day, or the term ends.
-fn lift(leases: &LeaderBook, seal: Option<Seal>, outcome: &Result<Reply, ProposeError>) {
-    let Some(seal) = seal else { return };
+/// Lifts the seal of a proposal that was answered, or that surely never entered the log; gives it back where neither is known.
+fn lift(leases: &LeaderBook, seal: Seal, outcome: &Result<Reply, ProposeError>) -> Option<Seal> {
     match outcome {
         Ok(_) | Err(ProposeError::NoLeader | ProposeError::Overloaded | ProposeError::Unencodable) => {
-            leases.unseal(seal)
+            leases.unseal(seal);
+            None
         }
         Err(ProposeError::Unknown | ProposeError::Stopped) => {
-            tracing::warn!("a promotion by lease was proposed and has no answer: its token stays sealed");
+            tracing::warn!(
+                "a promotion by lease was proposed and has no answer: its token stays sealed until it is settled"
+            );
+            Some(seal)
         }
     }
 }
 
 /// Finishes what is under way; waits for ever where nothing is.
-async fn finish(work: &mut Option<BoxFuture<'static, ()>>) {
+async fn finish<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,

@@ -81,11 +81,13 @@ pub(super) async fn call(url: &str, timeout: Millis, ask: &HookAsk, means: &Hook
     let unknown = "whether it cut the holder off is not known";
     match tokio::time::timeout(timeout.as_duration(), post(&target, ask, means, &asked)).await {
         Ok(Ok(status)) => Told {
-            ok: (200..300).contains(&status),
+            // 202 says that it was heard, not that it was done (RFC 9110, 15.3.3).
+            ok: (200..300).contains(&status) && status != 202,
             code: None,
             status: Some(status),
             detail: match status {
                 300..400 => format!("{to} answered {status}: redirects are not followed"),
+                202 => format!("{to} answered 202, which says that it will be done and not that it was"),
                 _ => format!("{to} answered {status}"),
             },
         },

@@ -259,6 +259,11 @@ impl Book {
         BeatAnswer::Taken(super::renewals::told(service, instance, at))
     }
 
+    /// What an instance's last heartbeat said of its lag.
+    pub(super) fn lag(&self, (service, instance): &Key) -> Option<u64> {
+        self.watched.get(service)?.get(instance)?.lag()
+    }
+
     /// Takes note of what a node has counted.
     pub(super) fn totals(&mut self, state: &State, from: NodeId, told: TotalsAsk) {
         self.counts.told(state, from, told);

@@ -29,12 +29,10 @@ use tokio_util::sync::CancellationToken;
 use crate::consensus::{Answers, Consensus, Leadership, ProposeError};
 use crate::leases::LeaderBook;
 use crate::prober::{Clock, LagMeter};
-use crate::reports::wire::{
-    self, Beat, BeatAnswer, CallsAsk, CountsAsk, FactsAsk, HeartbeatsAnswer, HeartbeatsAsk, TotalsAsk,
-};
+use crate::reports::wire::{self, Beat, BeatAnswer, CallsAsk, CountsAsk, FactsAsk, HeartbeatsAsk, TotalsAsk};
 use crate::store::{Changed, View};
 use book::{Book, Key};
-use renewals::{Renewals, Waiting, may_hold};
+use renewals::{Renewals, Waiting};
 use watched::{Fate, Place};
 
 /// Questions that may wait. Each node sends some dozens a second.
@@ -337,27 +335,19 @@ impl Tenure {
             }
             Asked::Heartbeats(ask) => {
                 let at = self.consensus.now().time;
-                let HeartbeatsAsk { boot, first, beats } = ask;
-                let place = |number| Some(Place { node: from, boot, number }).filter(|_| first > 0);
-                let answers: Vec<BeatAnswer> = (first..)
-                    .zip(&beats)
-                    .map(|(number, beat)| self.book.beat(&view.state, beat, place(number), now, at))
-                    .collect();
-                let mut may_be_granted = false;
-                for (beat, answer) in beats.iter().zip(&answers) {
-                    match answer {
-                        BeatAnswer::Taken(_) => may_be_granted |= self.heard(&view, beat, returns),
+                let HeartbeatsAsk { boot, beats } = ask;
+                for beat in &beats {
+                    let place = Some(Place { node: from, boot, number: beat.number }).filter(|it| it.number > 0);
+                    match self.book.beat(&view.state, beat, place, now, at) {
+                        BeatAnswer::Taken(_) => self.heard(&view, beat, returns),
                         BeatAnswer::NoSuchService
                         | BeatAnswer::NoSuchInstance
                         | BeatAnswer::NotHeartbeat
                         | BeatAnswer::UnknownSession => {}
                     }
                 }
-                if may_be_granted {
-                    self.renewals.take(Waiting { beats, answers, answer }, &self.consensus);
-                    return;
-                }
-                encoded(&HeartbeatsAnswer { answers })
+                self.renewals.take(Waiting { beats, answer }, &self.consensus);
+                return;
             }
             Asked::Facts(FactsAsk { service }) => view
                 .state
@@ -371,12 +361,12 @@ impl Tenure {
         }
     }
 
-    /// A heartbeat in the instance's present session: what it says beside its state. Whether it may be granted time.
-    fn heard(&mut self, view: &View, beat: &Beat, returns: &mut FuturesUnordered<BoxFuture<'static, Key>>) -> bool {
-        self.leases.note_lag(&beat.service, &beat.instance, beat.lag);
-        let Some(service) = view.state.service(&beat.service) else { return false };
-        let Some(instance) = service.instances.get(&beat.instance) else { return false };
+    /// A heartbeat in the instance's present session: what it says beside its state.
+    fn heard(&mut self, view: &View, beat: &Beat, returns: &mut FuturesUnordered<BoxFuture<'static, Key>>) {
         let key = (beat.service.clone(), beat.instance.clone());
+        // By the book, which knows whether this heartbeat was overtaken by a later one.
+        self.leases.note_lag(&beat.service, &beat.instance, self.book.lag(&key));
+        let Some(instance) = view.state.instance(&beat.service, &beat.instance) else { return };
         if instance.left && returns.len() < BREAKERS_IN_FLIGHT && self.returning.insert(key.clone()) {
             let consensus = self.consensus.clone();
             let command = Command::InstanceReturned(InstanceReturned {
@@ -394,7 +384,6 @@ impl Tenure {
                 .boxed(),
             );
         }
-        may_hold(service, instance)
     }
 
     fn move_breakers(&mut self, under_way: &mut FuturesUnordered<BoxFuture<'static, BreakerOutcome>>) {

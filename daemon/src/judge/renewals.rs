@@ -1,12 +1,13 @@
-//! Heartbeats of holders on their way to a lease: each waits for a read-index round that began after it was received, and is
-//! then granted time, or not, from what is applied by then. Which round speaks for whom is `core::lease::Rounds`; whether
+//! Heartbeats on their way to an answer: each waits for a read-index round that began after it was received, and is then
+//! granted time, or not, from what is applied by then. What takes something away (passive, another session, no such
+//! instance) waits as well: a leader that was deposed and does not know it must not end what its successor has begun. Which round speaks for whom is `core::lease::Rounds`; whether
 //! time is granted is `core::lease::Leases`. Here they are only carried from one to the other.
 
 use std::time::Duration;
 
 use baton_client::view::{HeartbeatAnswer, Role};
-use baton_core::lease::{LeaseTerms, ReadPoint, Renewal, Rounds};
-use baton_core::policy::OnQuorumLoss;
+use baton_core::lease::{LeaseTerms, ReadPoint, Renewal, Rounds, Withheld};
+use baton_core::policy::{Liveness, OnQuorumLoss};
 use baton_core::state::{Instance, Phase, Service};
 use baton_core::time::{ClusterTime, Millis};
 use bytes::Bytes;
@@ -27,11 +28,10 @@ const RENEWALS_PER_LEASE: u64 = 5;
 /// and whoever asks again in vain is told so.
 const WAITING_MAX: usize = 256;
 
-/// One batch of heartbeats with what was answered before anybody was granted anything.
+/// One batch of heartbeats.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) beats: Vec<Beat>,
-    pub(super) answers: Vec<BeatAnswer>,
     pub(super) answer: oneshot::Sender<Bytes>,
 }
 
@@ -46,7 +46,7 @@ impl Renewals {
         Self { rounds: Rounds::default(), round: None }
     }
 
-    /// Takes a batch in which somebody may be granted time. Dropped where too many wait: whoever asked asks again.
+    /// Takes a batch. Dropped where too many wait: whoever asked asks again.
     pub(super) fn take(&mut self, waiting: Waiting, consensus: &Consensus) {
         if self.rounds.len() < WAITING_MAX {
             self.rounds.receive(waiting);
@@ -76,20 +76,18 @@ impl Renewals {
         }
     }
 
-    /// Grants what may be granted after a round, and answers. Where the round failed nobody is answered: this node may not
-    /// lead any more, and whoever asks is sent to whoever does.
+    /// Grants what may be granted after a round, and answers. Where the round failed, or was made in another term than the
+    /// table's, nobody is answered: this node may not lead any more, and whoever asks is sent to whoever does.
     pub(super) fn grant(&mut self, found: Result<ReadPoint, ReadError>, book: &LeaderBook, consensus: &Consensus) {
         let served = self.rounds.end();
         match found {
             Ok(point) => {
                 let reader = consensus.reader();
                 let at = consensus.now().time;
-                for Waiting { beats, mut answers, answer } in served {
-                    for (beat, answer) in beats.iter().zip(&mut answers) {
-                        if matches!(answer, BeatAnswer::Taken(_)) {
-                            *answer = granted(book, point, reader, beat, at);
-                        }
-                    }
+                for Waiting { beats, answer } in served {
+                    let answers: Option<Vec<BeatAnswer>> =
+                        beats.iter().map(|beat| granted(book, point, reader, beat, at)).collect();
+                    let Some(answers) = answers else { continue };
                     if let Ok(told) = serde_json::to_vec(&HeartbeatsAnswer { answers }) {
                         // Whoever no longer waits needs no answer.
                         let _ = answer.send(told.into());
@@ -102,23 +100,27 @@ impl Renewals {
     }
 }
 
-/// Whether this instance may hold a lease, as far as the state says: only then a round is worth its while.
-pub(super) fn may_hold(service: &Service, instance: &Instance) -> bool {
-    let holder = service.assignment.last_holder.as_ref();
-    service.is_active(&instance.id) && holder.is_some_and(|it| it.lease.is_some() && it.session == instance.session)
-}
-
-/// The answer to a heartbeat, from the state that the round vouches for.
-fn granted(book: &LeaderBook, point: ReadPoint, reader: &StateReader, beat: &Beat, at: ClusterTime) -> BeatAnswer {
-    let view = reader.view();
-    let Some(service) = view.state.service(&beat.service) else { return BeatAnswer::NoSuchService };
-    let Some(instance) = service.instances.get(&beat.instance) else { return BeatAnswer::NoSuchInstance };
-    if instance.session.as_ref() != Some(&beat.session) {
-        return BeatAnswer::UnknownSession;
-    }
+/// The answer to a heartbeat, from the state that the round vouches for; `None` where it vouches for nothing here.
+fn granted(
+    book: &LeaderBook,
+    point: ReadPoint,
+    reader: &StateReader,
+    beat: &Beat,
+    at: ClusterTime,
+) -> Option<BeatAnswer> {
     let asked = Renewal { service: &beat.service, instance: &beat.instance, session: &beat.session };
+    let granted = book.grant(point, reader, &asked);
+    let view = reader.view();
+    let Some(service) = view.state.service(&beat.service) else { return Some(BeatAnswer::NoSuchService) };
+    let Some(instance) = service.instances.get(&beat.instance) else { return Some(BeatAnswer::NoSuchInstance) };
+    if instance.registration.liveness == Liveness::Probe {
+        return Some(BeatAnswer::NotHeartbeat);
+    }
+    if instance.session.as_ref() != Some(&beat.session) {
+        return Some(BeatAnswer::UnknownSession);
+    }
     let mut answer = told(service, instance, at);
-    match book.grant(point, reader, &asked) {
+    match granted {
         Ok(granted) => {
             answer.role = Role::Active;
             answer.token = Some(granted.token);
@@ -126,11 +128,15 @@ fn granted(book: &LeaderBook, point: ReadPoint, reader: &StateReader, beat: &Bea
             answer.on_quorum_loss = Some(granted.on_quorum_loss).filter(|word| *word == OnQuorumLoss::Freeze);
             metrics::counter!("baton_leases_granted_total").increment(1);
         }
-        Err(withheld) => {
-            tracing::debug!(service = %beat.service, instance = %beat.instance, %withheld, "no lease is granted");
+        Err(Withheld::OtherTerm | Withheld::Behind) => return None,
+        // Another is being promoted, which may still fail: nothing is granted, and nothing taken away.
+        Err(Withheld::Sealed) => {
+            answer.role = Role::Active;
+            answer.token = service.active_token();
         }
+        Err(Withheld::NotHolder | Withheld::NoLease) => {}
     }
-    BeatAnswer::Taken(answer)
+    Some(BeatAnswer::Taken(answer))
 }
 
 /// What a heartbeat is answered where no time is granted. Whoever may not act without a lease is passive until it has one.

@@ -138,14 +138,21 @@ impl World {
     }
 
     fn beat(&mut self, instance: &str, session: &str, state: HeartbeatState) -> BeatAnswer {
-        let beat = Beat { service: orders(), instance: id(instance), session: session.to_owned(), state, lag: None };
+        let beat = Beat {
+            number: 0,
+            service: orders(),
+            instance: id(instance),
+            session: session.to_owned(),
+            state,
+            lag: None,
+        };
         let now = self.local();
         self.book.beat(&self.state, &beat, None, now, ClusterTime(self.now))
     }
 
     /// A heartbeat of `a` that a node numbered, in one of its starts.
     fn beat_numbered(&mut self, (node, boot, number): (u64, u64, u64), state: HeartbeatState) {
-        let beat = Beat { service: orders(), instance: id("a"), session: "s".to_owned(), state, lag: None };
+        let beat = Beat { number: 0, service: orders(), instance: id("a"), session: "s".to_owned(), state, lag: None };
         let now = self.local();
         let place = Place { node, boot, number };
         let answer = self.book.beat(&self.state, &beat, Some(place), now, ClusterTime(self.now));

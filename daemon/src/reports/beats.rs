@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use baton_client::view::HeartbeatAnswer;
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -107,43 +106,43 @@ impl BeatsTask {
                 under_way.join_next().await;
             }
             while under_way.try_join_next().is_some() {}
-            let first = next;
-            next += batch.len() as u64;
-            under_way.spawn(carry(consensus.clone(), boot, first, batch));
+            for one in &mut batch {
+                one.beat.number = next;
+                next += 1;
+            }
+            under_way.spawn(carry(consensus.clone(), boot, batch));
         }
     }
 }
 
-/// Brings a batch to whoever leads. A heartbeat that is heard twice is one.
-async fn carry(consensus: Consensus, boot: u64, first: u64, batch: Vec<Waiting>) {
+/// Brings a batch to whoever leads. A heartbeat that is heard twice is one. One whose sender waits no longer is not brought
+/// again: the instance may have stopped and said so since, and would seem to be back.
+async fn carry(consensus: Consensus, boot: u64, mut batch: Vec<Waiting>) {
     let deadline = Instant::now() + TRY_FOR;
-    let (beats, waiting): (Vec<Beat>, Vec<_>) = batch.into_iter().map(|one| (one.beat, one.answer)).unzip();
-    let outcomes: Vec<Outcome> = match ask(&consensus, HeartbeatsAsk { boot, first, beats }, deadline).await {
-        Some(answers) => answers.into_iter().map(outcome).collect(),
-        None => Vec::new(),
-    };
-    let missing = std::iter::repeat(Err(HeartbeatError::NoLeader));
-    for (answer, outcome) in waiting.into_iter().zip(outcomes.into_iter().chain(missing)) {
-        // Whoever no longer waits needs no answer.
-        let _ = answer.send(outcome);
-    }
-}
-
-async fn ask(consensus: &Consensus, ask: HeartbeatsAsk, deadline: Instant) -> Option<Vec<BeatAnswer>> {
-    let body = Bytes::from(serde_json::to_vec(&ask).ok()?);
-    loop {
-        match consensus.ask_leader(wire::HEARTBEATS, body.clone()).await {
+    while !batch.is_empty() {
+        let beats = batch.iter().map(|one| one.beat.clone()).collect();
+        let Ok(body) = serde_json::to_vec(&HeartbeatsAsk { boot, beats }) else { break };
+        match consensus.ask_leader(wire::HEARTBEATS, body.into()).await {
             Ok(answer) => {
-                let told = serde_json::from_slice::<HeartbeatsAnswer>(&answer);
-                return told.ok().map(|told| told.answers).filter(|answers| answers.len() == ask.beats.len());
+                let told = serde_json::from_slice::<HeartbeatsAnswer>(&answer).ok();
+                let Some(told) = told.filter(|told| told.answers.len() == batch.len()) else { break };
+                for (waiting, answer) in batch.drain(..).zip(told.answers) {
+                    // Whoever no longer waits needs no answer.
+                    let _ = waiting.answer.send(outcome(answer));
+                }
+                return;
             }
-            Err(AskError::TooLong) => return None,
+            Err(AskError::TooLong) => break,
             Err(AskError::NoLeader | AskError::Moved | AskError::Unanswered) => {}
         }
         if Instant::now() + RETRY_PAUSE >= deadline {
-            return None;
+            break;
         }
         tokio::time::sleep(RETRY_PAUSE).await;
+        batch.retain(|one| !one.answer.is_closed());
+    }
+    for waiting in batch {
+        let _ = waiting.answer.send(Err(HeartbeatError::NoLeader));
     }
 }
 

@@ -84,10 +84,6 @@ pub(crate) struct HeartbeatsAsk {
     /// Which start of the node it is: numbers begin anew with each.
     #[serde(default)]
     pub boot: u64,
-    /// The number of the first of them, from 1; the others follow it. Batches overtake each other, and are repeated: what is
-    /// no news any more is only answered. 0 from a node of a version that numbers none.
-    #[serde(default)]
-    pub first: u64,
     /// In the order in which they came.
     pub beats: Vec<Beat>,
 }
@@ -95,6 +91,10 @@ pub(crate) struct HeartbeatsAsk {
 /// One heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Beat {
+    /// Its number at the node that heard it, from 1. Batches overtake each other, and are repeated: what is no news any more is
+    /// only answered. 0 where nobody has numbered it yet.
+    #[serde(default)]
+    pub number: u64,
     /// The service.
     pub service: ServiceName,
     /// The instance.

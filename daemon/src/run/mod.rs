@@ -32,6 +32,7 @@ use self::signals::{Meaning, Signals};
 use self::supervisor::{Input, Output, Supervisor};
 use self::watchdog::Watchdog;
 pub(crate) use self::watchdog::watchdog;
+use self::words::Ended;
 use crate::terminal::output::remark;
 
 /// The wait before a cluster that does not answer is asked for the service again.
@@ -72,8 +73,13 @@ pub(crate) async fn supervise(
     registration: Registration,
     rules: Rules,
 ) -> Result<u8, RunError> {
+    // From the first moment on: whoever is the first process of a container is ended by no signal that it does not hear.
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
     let name = format!("{}/{}", task.service, task.instance);
-    let spec = spec_of(&client, &task.service, &name).await?;
+    let spec = tokio::select! {
+        spec = spec_of(&client, &task.service, &name) => spec?,
+        signal = signals.end() => return Ok(Ended::Signal(signal.as_raw()).code()),
+    };
     match spec.mode {
         Mode::ActivePassive => {}
         mode @ Mode::ActiveActive => return Err(RunError::NotActivePassive { service: task.service, mode }),
@@ -95,9 +101,10 @@ pub(crate) async fn supervise(
         orphans: Orphans::adopt().sparing(watchdog.id()),
         watchdog: Some(watchdog),
         watched: None,
+        revived: 0,
         say,
     };
-    runner.run().await
+    runner.run(signals).await
 }
 
 /// The service's spec, as soon as anybody tells it. A cluster that cannot be reached yet is waited for, as one that is lost
@@ -124,6 +131,9 @@ async fn spec_of(client: &Client, service: &ServiceName, name: &str) -> Result<S
     }
 }
 
+/// How often a watchdog that has ended is replaced. One that ends at once, whatever the reason, must not be started for ever.
+const REVIVED_MAX: u32 = 20;
+
 /// All that a supervisor acts with.
 struct Runner {
     task: Task,
@@ -136,6 +146,8 @@ struct Runner {
     watchdog: Option<Watchdog>,
     /// What the watchdog was told last.
     watched: Option<(Pid, LocalTime)>,
+    /// How many watchdogs were started in place of one that had ended.
+    revived: u32,
     say: fn(&str),
 }
 
@@ -148,9 +160,8 @@ enum Came {
 }
 
 impl Runner {
-    /// Supervises until the end; the exit code. Must run in the main thread's future: nothing here may be aborted.
-    async fn run(mut self) -> Result<u8, RunError> {
-        let mut signals = Signals::new().map_err(RunError::Signals)?;
+    /// Supervises until the end; the exit code.
+    async fn run(mut self, mut signals: Signals) -> Result<u8, RunError> {
         let mut deaths = signal(SignalKind::child()).map_err(RunError::Signals)?;
         let mut alarm = Alarm::new()?;
         loop {
@@ -180,7 +191,7 @@ impl Runner {
     }
 
     async fn wait(&mut self, signals: &mut Signals, deaths: &mut Stream, alarm: &mut Alarm) -> Came {
-        let wake = self.supervisor.wake_at(boot_time());
+        let wake = self.supervisor.wake_at();
         tokio::select! {
             input = of_group(self.group.as_mut(), self.ended, &self.orphans) => Came::Input(input),
             event = self.session.next() => Came::Input(Input::Session(event)),
@@ -244,6 +255,12 @@ impl Runner {
 
     fn revive_watchdog(&mut self) {
         if !self.watchdog.as_mut().is_some_and(Watchdog::has_ended) {
+            return;
+        }
+        self.revived += 1;
+        if self.revived > REVIVED_MAX {
+            (self.say)("its watchdogs are killed again and again: there is none from here on");
+            self.watchdog = None;
             return;
         }
         match Watchdog::start() {

@@ -57,6 +57,17 @@ impl Signals {
         .await
     }
 
+    /// The next one that is to end this process, while there is no child to pass any to.
+    pub(super) async fn end(&mut self) -> Signal {
+        loop {
+            match self.next().await {
+                Meaning::End(signal) => return signal,
+                Meaning::Pass(signal) if Self::ends(signal) => return signal,
+                Meaning::Pass(_) => {}
+            }
+        }
+    }
+
     /// Whether a program that does not hear it is ended by it, as somebody who closes a terminal means it to be.
     pub(super) fn ends(signal: Signal) -> bool {
         signal == Signal::HUP || signal == Signal::QUIT

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ impl Watchdog {
         let (ours, theirs) = UnixStream::pair()?;
         // A watchdog that does not read must not hold up its master.
         ours.set_nonblocking(true)?;
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(own_program()?)
+            .arg0("baton")
             .arg(WORD)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -73,6 +75,12 @@ impl Watchdog {
     fn say(&mut self, line: &str) -> io::Result<()> {
         self.socket.write_all(format!("{line}\n").as_bytes())
     }
+}
+
+/// The program of this very process, also where its file has been replaced since.
+fn own_program() -> io::Result<PathBuf> {
+    let same = Path::new("/proc/self/exe");
+    if same.exists() { Ok(same.to_owned()) } else { std::env::current_exe() }
 }
 
 /// What a watchdog was told.
