@@ -4,7 +4,9 @@
 use super::transitions::out;
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
-use crate::command::{Ack, ActivationExpire, Done, InstanceLeft, InstanceReturned, Refusal, Release, Reply, TransitionStart};
+use crate::command::{
+    Ack, ActivationExpire, Done, InstanceLeft, InstanceReturned, Refusal, Release, Reply, TransitionStart,
+};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
 use crate::mutant::{Mutant, planted};

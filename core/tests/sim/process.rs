@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_core::command::{Ack, Command, Done, InstancePut, Release};
+use baton_core::command::{Ack, Command, Done, InstanceLeft, InstancePut, Release};
 use baton_core::holder::{Change, Holder, LeaseAnswer, RoleAnswer, Stop};
 use baton_core::id::{InstanceId, ServiceName, Token};
 use baton_core::mutant::{Mutant, planted};
@@ -304,6 +304,11 @@ impl World {
                 let session = session.clone();
                 self.changed(at, &session, changes);
             }
+            (Asked::Beat { number, .. }, Answer::Undecided) => {
+                if let Some((_, holder)) = &mut self.processes[at].session {
+                    holder.undecided(number);
+                }
+            }
             (Asked::Beat { number, .. }, Answer::Unavailable | Answer::Reply(_)) => {
                 if let Some((_, holder)) = &mut self.processes[at].session {
                     holder.unanswered(number, now);
@@ -353,6 +358,13 @@ impl World {
                         self.process_will(at, after, ProcessTimer::Stopped { session, token, leaving });
                     }
                 }
+                Change::Unreleased { token } => {
+                    let says = |asked: &Asked| matches!(asked, Asked::Say { command: Command::Release(it), .. } if it.token == token);
+                    if !self.processes[at].asked.values().any(says) {
+                        self.seen.note(Sight::ReleasesSaidAgain);
+                        self.say_released(at, session, token, false);
+                    }
+                }
                 Change::Superseded => self.over(at),
             }
         }
@@ -376,6 +388,16 @@ impl World {
         let session = session.clone();
         tell!(self, "p{at} gives up token {token}{}", if leaving { " and leaves" } else { "" });
         self.say_released(at, &session, token, leaving);
+        self.wake_later(at);
+    }
+
+    /// It holds nothing, and is no candidate until it heartbeats again.
+    pub(crate) fn leaves(&mut self, at: usize) {
+        let process = &self.processes[at];
+        let Some((session, _)) = &process.session else { return };
+        let (service, instance, session) = (process.name(), process.instance.clone(), session.clone());
+        let left = InstanceLeft { service, instance, session, reason: "it leaves".to_owned() };
+        self.say(at, Command::InstanceLeft(left), 0);
         self.wake_later(at);
     }
 
