@@ -12,7 +12,10 @@ use crate::lease::LeaseTerms;
 use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
-use crate::rules::{Asker, Grounds, NoProof, Seek, open_told, preferred_over, proof_that_holds, rails_of, why_not};
+use crate::rules::{
+    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, open_told, preferred_over, proof_that_holds, rails_of,
+    why_not, word_is_about,
+};
 use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
 use crate::transition::{
@@ -324,7 +327,12 @@ impl Entry<'_> {
             check_holder_seen(&service, take.seen_holder)?;
         }
         self.check_eligible(&service, target(&service, to)?, to, Asker::Operator)?;
-        let asserted = asserted.or(open.asserted);
+        let itself = word_is_about(&service, &to.instance);
+        if asserted.is_some() && itself {
+            return Err(Refusal::NotEligible { instance: to.instance.clone(), why: SAID_TO_HAVE_STOPPED.to_owned() });
+        }
+        // What was said before counts on, unless the one whom it was said of is asked for: then it is taken back.
+        let asserted = asserted.or(open.asserted.filter(|_| !itself));
         let grounds = Grounds { asserted, claim: None, term: self.term, ..Grounds::default() };
         let proof = proof_that_holds(&service, &grounds);
         if let Err(NoProof::Never { why }) = proof {
@@ -339,6 +347,8 @@ impl Entry<'_> {
         taken.hook_forgiven = u32::try_from(open.hook.len()).unwrap_or(u32::MAX);
         if take.asserted.is_some() {
             taken.asserted_because = Some(format!("{actor}: {reason}"));
+        } else if asserted.is_none() {
+            taken.asserted_because = None;
         }
         let told = format!("{actor} wants \"{}\": {reason}", to.instance);
         taken.steps.push(self.step("taken_over", told.clone()));

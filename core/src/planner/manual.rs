@@ -9,7 +9,8 @@ use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
 use crate::rules::{
-    Asker, Grounds, NoProof, Seek, hook_over, open_told, preferred_over, proof_that_holds, rails_of, why_not,
+    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, hook_over, open_told, preferred_over, proof_that_holds,
+    rails_of, why_not, word_is_about,
 };
 use crate::state::{Instance, Service, State};
 use crate::time::{ClusterTime, Millis};
@@ -101,12 +102,16 @@ pub fn plan_manual(
         ManualMove::Switchover | ManualMove::Failback => both_sides_well(service)?,
     }
 
-    let leaving = active.map(|active| &active.instance);
+    let leaving = active.map(|active| &active.instance).or_else(|| open.and_then(|open| open.from.as_ref()));
     let seek = Seek { service, leaving, now, asker: Asker::Operator };
-    let to = match request.wanted {
-        ManualMove::Failback => preferred(&seek, request, facts)?,
-        ManualMove::Failover | ManualMove::Switchover => choose(&seek, request, facts, seed)?,
+    let to = match (request.wanted, open) {
+        (ManualMove::Failback, _) => preferred(&seek, request, facts)?,
+        (ManualMove::Failover | ManualMove::Switchover, None) => choose(&seek, request, facts, seed)?,
+        (ManualMove::Failover | ManualMove::Switchover, Some(open)) => go_on(&seek, open, request, facts, seed)?,
     };
+    // What was said when the move began holds on, unless the one whom it was said of is asked for.
+    let said = open.and_then(|open| open.asserted).filter(|_| !word_is_about(service, &to));
+    let asserted = asserted.or(said);
     let first = asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
     let refused = |why| Refusal::ProofRefused { proof: first, why };
     let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease), hook_over: None };
@@ -158,7 +163,7 @@ pub fn plan_manual(
     };
     Ok(ManualPlan {
         kind: open.map_or(kind, |open| open.kind),
-        from: leaving.cloned().or_else(|| open.and_then(|open| open.from.clone())),
+        from: leaving.cloned(),
         to: to.id.clone(),
         proof,
         waits_for,
@@ -249,18 +254,62 @@ fn preferred(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts) -> Result<
     Err(Refusal::NoCandidate { service: service.name.clone(), why: whys.join("; ") })
 }
 
+/// The instance with which an open move is completed: the one that is named, else the one that was before while it may be,
+/// else the best that was not tried in vain. The one that the move leaves has to be named, and not by the very word that it
+/// has stopped.
+fn go_on(
+    seek: &Seek<'_>,
+    open: &Transition,
+    request: &ManualRequest,
+    facts: &Facts,
+    seed: u64,
+) -> Result<InstanceId, Refusal> {
+    let service = seek.service;
+    let stopped = |id: &InstanceId| request.asserts_stopped && word_is_about(service, id);
+    if let Some(wanted) = &request.to {
+        if stopped(wanted) {
+            return Err(Refusal::NotEligible { instance: wanted.clone(), why: SAID_TO_HAVE_STOPPED.to_owned() });
+        }
+        return choose(&Seek { leaving: None, ..*seek }, request, facts, seed);
+    }
+    let tried = |id: &InstanceId| open.tried.iter().position(|tried| tried == id).map_or(0, |at| at + 1);
+    let ranked: Vec<&InstanceId> =
+        rank(seek, facts, seed).into_iter().map(|it| &it.id).filter(|id| !stopped(id)).collect();
+    let before = open.to.as_ref().filter(|to| tried(to) == 0 && ranked.contains(to));
+    let best = before.or_else(|| ranked.iter().copied().min_by_key(|id| tried(id)));
+    best.cloned().ok_or_else(|| {
+        let tell = |instance: &Instance| {
+            let id = &instance.id;
+            let lag = facts.lag_of(id);
+            let why = match why_not(&Seek { leaving: None, ..*seek }, instance, lag) {
+                Some(why) => why,
+                None if stopped(id) => SAID_TO_HAVE_STOPPED.to_owned(),
+                None => {
+                    "it is the instance that this move leaves, and has to be named to have the service back".to_owned()
+                }
+            };
+            format!("\"{id}\": {why}")
+        };
+        no_candidate(service, service.instances.values().take(WHYS_MAX).map(|it| tell(it)))
+    })
+}
+
+/// The most instances of which a refusal says why they may not be promoted; `explain` tells of the others.
+const WHYS_MAX: usize = 10;
+
+fn no_candidate(service: &Service, whys: impl Iterator<Item = String>) -> Refusal {
+    let whys: Vec<String> = whys.collect();
+    let why = if whys.is_empty() { "no instance is registered".to_owned() } else { whys.join("; ") };
+    Refusal::NoCandidate { service: service.name.clone(), why }
+}
+
 fn choose(seek: &Seek<'_>, request: &ManualRequest, facts: &Facts, seed: u64) -> Result<InstanceId, Refusal> {
     let service = seek.service;
     let Some(wanted) = &request.to else {
         return rank(seek, facts, seed).first().map(|best| best.id.clone()).ok_or_else(|| {
-            let mut whys: Vec<String> = Vec::new();
-            for instance in service.instances.values().take(10) {
-                if let Some(why) = why_not(seek, instance, facts.lag_of(&instance.id)) {
-                    whys.push(format!("\"{}\": {why}", instance.id));
-                }
-            }
-            let why = if whys.is_empty() { "no instance is registered".to_owned() } else { whys.join("; ") };
-            Refusal::NoCandidate { service: service.name.clone(), why }
+            let tell =
+                |it: &Instance| why_not(seek, it, facts.lag_of(&it.id)).map(|why| format!("\"{}\": {why}", it.id));
+            no_candidate(service, service.instances.values().take(WHYS_MAX).filter_map(|it| tell(it)))
         });
     };
     let Some(instance) = service.instances.get(wanted) else {

@@ -1,6 +1,8 @@
-//! What an open move is, and what completes it, in a sentence: for whoever asks for another one meanwhile.
+//! What an open move is, and what completes it, in a sentence: for whoever asks for another one meanwhile. And whom an
+//! operator's word that the old active has stopped is about, so that nobody is promoted by the word that it is dead.
 
-use crate::state::Phase;
+use crate::id::InstanceId;
+use crate::state::{Phase, Service};
 use crate::transition::Transition;
 
 /// Tells `open`, in that phase of its service.
@@ -24,3 +26,15 @@ pub fn open_told(open: &Transition, phase: Phase) -> String {
 fn told_to(open: &Transition) -> &str {
     open.to.as_ref().map_or("nobody", |to| to.as_str())
 }
+
+/// Whether an operator's word that the old active has stopped would be about this very instance: it held the service last,
+/// in the incarnation that is registered now. Whoever has registered anew since is somebody else.
+pub fn word_is_about(service: &Service, instance: &InstanceId) -> bool {
+    let holder = service.assignment.last_holder.as_ref().filter(|holder| holder.instance == *instance);
+    let session = service.instances.get(instance).map(|it| &it.session);
+    holder.zip(session).is_some_and(|(holder, session)| holder.session == *session)
+}
+
+/// Why the instance that is said to have stopped is not the one to be promoted by that word.
+pub const SAID_TO_HAVE_STOPPED: &str = "it is the one that is said to have stopped: name another one, or leave that word out \
+     where it lives and is to have the service back";

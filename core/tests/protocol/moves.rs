@@ -101,6 +101,91 @@ fn an_operator_s_failover_waits_for_a_holder_s_lease_like_any_other() {
 }
 
 #[test]
+fn whoever_asks_again_is_not_taken_back_to_the_instance_that_is_left() {
+    // a is preferred: by strategy alone it would be the first again.
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.order(ManualMove::Failover, Some("c"));
+    let plan = cluster.ask(ManualMove::Failover, None, true).expect("it is planned");
+    assert_eq!((plan.from, plan.to), (Some(instance("a")), instance("c")), "nobody was named: the one that was");
+    cluster.must(plan.command.expect("there is something to do"));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("c"), ProofKind::Operator));
+
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.order(ManualMove::Failover, Some("c"));
+    cluster.falls_silent("c");
+    let plan = cluster.order(ManualMove::Failover, None);
+    assert_eq!(plan.to, instance("b"), "c may not have it any more, and a is left");
+    cluster.falls_silent("b");
+    let nobody = cluster.ask(ManualMove::Failover, None, false).expect_err("only a is left");
+    assert_eq!(nobody.code(), "no_candidate");
+    assert!(
+        nobody.to_string().contains("\"a\": it is the instance that this move leaves, and has to be named"),
+        "{nobody}"
+    );
+}
+
+#[test]
+fn a_move_of_baton_s_own_that_an_operator_hurries_does_not_go_back_either() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.falls_silent("a");
+    cluster.settle();
+    cluster.beats("a");
+    let plan = cluster.ask(ManualMove::Failover, None, true).expect("it is planned");
+    assert_eq!(plan.to, instance("b"), "Baton had chosen it");
+    cluster.must(plan.command.expect("there is something to do"));
+    assert_eq!(cluster.active().as_deref(), Some("b"));
+}
+
+#[test]
+fn nobody_is_promoted_by_the_word_that_it_has_stopped() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.order(ManualMove::Failover, Some("c"));
+    let refused = cluster.ask(ManualMove::Failover, Some("a"), true).expect_err("a is said to be dead");
+    assert_eq!(refused.code(), "not_eligible");
+    assert!(refused.to_string().contains("it is the one that is said to have stopped"), "{refused}");
+
+    // As an explicit wish it may go back, and waits for its own proof like everybody.
+    let plan = cluster.ask(ManualMove::Failover, Some("a"), false).expect("an explicit wish");
+    assert_eq!((plan.to, plan.proof), (instance("a"), None));
+    let Some(Command::TransitionTake(mut take)) = plan.command else { panic!("a move is open") };
+    take.asserted = Some(ProofKind::Operator);
+    assert_eq!(cluster.refused(Command::TransitionTake(take.clone())).code(), "not_eligible", "apply asks the same");
+    take.asserted = None;
+    cluster.must(Command::TransitionTake(take));
+    assert_eq!(cluster.active(), None);
+    cluster.pass(Millis(W.0 + 1));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("a"), ProofKind::Lease));
+
+    // Whoever has registered anew since is not the one that is said to have stopped.
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.order(ManualMove::Failover, Some("c"));
+    cluster.register("a", "a2", 300);
+    cluster.beats("a");
+    let plan = cluster.ask(ManualMove::Failover, Some("a"), true).expect("a2 is another incarnation");
+    cluster.must(plan.command.expect("there is something to do"));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("a"), ProofKind::Operator));
+}
+
+#[test]
+fn a_word_that_somebody_has_stopped_is_taken_back_by_asking_for_it() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    let plan = cluster.ask(ManualMove::Failover, Some("b"), true).expect("it is planned");
+    let Some(Command::TransitionStart(mut start)) = plan.command else { panic!("no move is open") };
+    start.to = None;
+    cluster.must(Command::TransitionStart(start));
+    cluster.order(ManualMove::Failover, Some("a"));
+    assert_eq!((cluster.active(), cluster.record().asserted), (None, None), "a has not stopped, so its lease is owed");
+    cluster.pass(Millis(W.0 + 1));
+    assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("a"), ProofKind::Lease));
+}
+
+#[test]
 fn only_an_operator_s_own_word_replaces_a_proof() {
     let mut cluster = Cluster::new(|_| {});
     cluster.renew("a", "a1").expect("granted");
