@@ -65,7 +65,7 @@ impl World {
 
     fn stop_process(&mut self) {
         let Some(at) = self.some_process() else { return };
-        let (actor, asleep, long) = (Addr::Process(at), self.rng.chance(300), self.a_while());
+        let (actor, asleep, long) = (Addr::Process(at), self.rng.chance(self.shape.asleep), self.a_while());
         self.seen.note(Sight::ProcessPauses);
         self.stop(actor, asleep);
         self.plan(long, Event::Resume { actor });
