@@ -433,7 +433,7 @@ fn a_frozen_child_works_on_without_a_cluster_and_ends_with_its_supervisor() {
     scenario(Load::Heavy, async {
         let mut cluster = Cluster::start(3).await;
         let mut wanted = service("1s");
-        wanted["lease"]["on_quorum_loss"] = json!("freeze");
+        wanted["on_quorum_loss"] = json!("freeze");
         cluster.api(1).put("/v1/services/jobs", &wanted).await.done();
         let mut a = Run::start(&cluster, "a", &[], TELLS);
         let child = a.pid("pid").await;

@@ -87,21 +87,23 @@ impl Guard {
             watchdog.kill();
         }
         self.watched = None;
-        self.lost = if now.since(self.started) >= WELL_AFTER { 0 } else { self.lost.saturating_add(1) };
-        // Whoever has lost one after a long time has another at once; one that is lost again and again is waited for.
-        let wait = if self.lost == 0 { Duration::ZERO } else { backoff(self.lost) };
+        let well = now.since(self.started) >= WELL_AFTER;
+        self.lost = if well { 1 } else { self.lost.saturating_add(1) };
+        if self.lost == 1 {
+            (self.say)(&format!("the watchdog {why}"));
+            self.start(now);
+            return;
+        }
+        let wait = backoff(self.lost - 1);
         (self.say)(&format!("the watchdog {why}: another is started in {}", length(wait)));
         self.again = Some(now.plus(wait));
-        if wait.is_zero() {
-            self.start(now);
-        }
     }
 
     fn start(&mut self, now: LocalTime) {
         self.again = None;
         match (self.start)() {
             Ok(watchdog) => {
-                (self.say)("another watchdog has been started");
+                (self.say)("its watchdog was lost: another has been started");
                 (self.watchdog, self.started) = (Some(watchdog), now);
                 self.tell(now, self.wanted);
             }
@@ -164,10 +166,8 @@ mod tests {
         let old = guard.id().expect("a process");
         let group = Pid::from_raw(4_242).expect("a number");
         guard.tell(at(1_000), Some((group, at(9_000))));
-        assert_eq!(guard.watched, None, "it was not told");
         assert!(test_kill_process(old).is_err() || zombie(old), "it would kill the group when its socket closes");
-        let again = guard.wake_at().expect("another is started");
-        guard.look(again);
+        assert_ne!(guard.id(), Some(old), "another was started at once");
         assert_eq!(guard.watched, Some((group, at(9_000))));
         let mut heard = [0; 32];
         let told = ENDS.lock().expect("no panic").pop().expect("a watchdog").read(&mut heard).expect("a line");
