@@ -4,7 +4,7 @@ mod support;
 
 use baton_core::command::{Command, Refusal, Target, TransitionStart};
 use baton_core::event::EventKind;
-use baton_core::planner::{Decision, Facts, GateVerdict, ManualMove, ManualRequest, plan_manual};
+use baton_core::planner::{Decision, Facts, GateVerdict, ManualMove, ManualRequest, OperatorMay, plan_manual};
 use baton_core::policy::{AutoWord, FailoverStrategy, Mode, ProofKind, ProofPolicy, Quorum, RecoveryStrategy};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::Phase;
@@ -247,7 +247,7 @@ fn a_switchover_is_for_two_that_are_well_and_a_failover_for_any() {
         1,
     );
     assert!(
-        matches!(&refusal, Err(Refusal::NotEligible { why, .. }) if why.contains("both sides well")),
+        matches!(&refusal, Err(Refusal::ActiveNotWell { instance, .. }) if instance.as_str() == "c"),
         "{refusal:?}"
     );
     let plan = plan_manual(
@@ -291,7 +291,7 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
     assert_eq!(world.active("orders"), None);
     let report = world.plan("orders").report;
     let proof = report.gates.iter().find(|gate| gate.gate == "proof").expect("the proof gate");
-    assert!(proof.verdict == GateVerdict::Hold && proof.why.contains("operator"), "{proof:?}");
+    assert_eq!((proof.verdict, proof.operator), (GateVerdict::Hold, Some(OperatorMay::SayStopped)), "{proof:?}");
 
     let mut request = ask(ManualMove::Failover, Some("b"));
     request.asserts_stopped = true;

@@ -57,10 +57,10 @@ impl Entry<'_> {
             TransitionKind::Switchover | TransitionKind::Failback => true,
             TransitionKind::Placement | TransitionKind::Failover => start.actor.is_some(),
         };
-        if planned && let Err(NoProof::Never { why }) = &proof {
+        if planned && let Err(no @ NoProof::Never { .. }) = &proof {
             // No wish takes a service's active away unless the move can be completed.
             let proof = start.asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
-            return Err(Refusal::ProofRefused { proof, why: why.clone() });
+            return Err(Refusal::ProofRefused { proof, why: no.told() });
         }
 
         let id = self.open(start, &service, leaving);
@@ -68,7 +68,7 @@ impl Entry<'_> {
             (Some(to), Ok(proof)) if self.token_is_free() => {
                 self.complete(&service, id, to, proof)?;
             }
-            (_, proof) => self.withdraw(&service, id, proof.err().map(NoProof::into_why)),
+            (_, proof) => self.withdraw(&service, id, proof.err().map(|no| no.told())),
         }
         Ok(Done::Started { transition: id })
     }
@@ -85,7 +85,7 @@ impl Entry<'_> {
     pub(super) fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
         let rails = rails_of(self.state, service, kind, counted, self.now);
         match rails.into_iter().find(|rail| !rail.pass) {
-            Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.why }),
+            Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.told() }),
             None => Ok(()),
         }
     }
@@ -300,7 +300,7 @@ impl Entry<'_> {
                 let why = format!("what holds now is \"{}\": {}", other.proof, other.evidence);
                 return Err(Refusal::ProofRefused { proof: promote.proof, why });
             }
-            Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.into_why() }),
+            Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.told() }),
         };
         if !self.token_is_free() {
             return Err(moved_on("the token of this log entry: one promotion an entry"));
@@ -328,8 +328,8 @@ impl Entry<'_> {
         let asserted = asserted.or(open.asserted.filter(|_| !itself));
         let grounds = Grounds { asserted, claim: None, term: self.term, standing: None };
         let proof = proof_that_holds(&service, &grounds);
-        if let Err(NoProof::Never { why }) = proof {
-            return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why });
+        if let Err(no @ NoProof::Never { .. }) = &proof {
+            return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why: no.told() });
         }
         let mut taken = Transition::clone(&open);
         taken.actor = Some(actor.clone());

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Gate, GateVerdict, ServiceReport, plan_service, rank};
+use super::{Facts, Gate, OperatorMay, ServiceReport, plan_service, rank};
 use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
@@ -119,10 +119,10 @@ pub fn plan_manual(
         Ok(proof) => (Some(proof), None, None),
         // An operator's open move to that instance waits for that anyway: whoever asks again must bring something.
         Err(no) if open.is_some_and(|open| open.actor.is_some() && open.to.as_ref() == Some(&to)) => {
-            return Err(refused(no.into_why()));
+            return Err(refused(no.told()));
         }
-        Err(NoProof::Pending { why, lease_in, .. }) => (None, Some(why), lease_in),
-        Err(NoProof::Never { why }) => return Err(refused(why)),
+        Err(no @ NoProof::Pending { lease_in, .. }) => (None, Some(no.told()), lease_in),
+        Err(no @ NoProof::Never { .. }) => return Err(refused(no.told())),
     };
     let to = &service.instances[&to];
     let target = Target { instance: to.id.clone(), epoch: to.epoch, lag: facts.lag_of(&to.id) };
@@ -175,19 +175,12 @@ fn bypasses(
     now: ClusterTime,
 ) -> Vec<Gate> {
     let automatic = (!service.moves_by_itself()).then(|| Gate {
-        gate: "automatic".to_owned(),
-        verdict: GateVerdict::Hold,
-        why: "failover.automatic is off: only an operator moves this service".to_owned(),
-        at_most: None,
+        operator: Some(OperatorMay::Pass),
+        ..Gate::new("automatic", false, "failover.automatic is off: only an operator moves this service")
     });
     let (kind, counted) = open.map_or((kind, false), |open| (open.kind, open.has_moved()));
     let rails = rails_of(state, service, kind, counted, now).into_iter().filter(|rail| !rail.pass);
-    let rails = rails.map(|rail| Gate {
-        gate: rail.rail,
-        verdict: GateVerdict::Hold,
-        why: rail.why,
-        at_most: rail.until.map(|until| until.since(now)),
-    });
+    let rails = rails.map(|rail| Gate::of_rail(&rail, now));
     automatic.into_iter().chain(rails).collect()
 }
 
@@ -198,12 +191,10 @@ fn both_sides_well(service: &Service) -> Result<(), Refusal> {
         return Err(Refusal::NoActive { service: service.name.clone(), why });
     };
     match service.instances.get(&active.instance) {
-        Some(instance) if instance.health != Health::Healthy => Err(Refusal::NotEligible {
+        Some(instance) if instance.health != Health::Healthy => Err(Refusal::ActiveNotWell {
+            service: service.name.clone(),
             instance: active.instance.clone(),
-            why: format!(
-                "a switchover or failback wants both sides well, and the active is {}; a failover does not ask for that",
-                instance.health
-            ),
+            health: instance.health,
         }),
         Some(_) | None => Ok(()),
     }

@@ -56,7 +56,7 @@ impl Planner<'_> {
                     (Some(to), Some((why, _))) => format!("\"{}\" is not promoted by itself: {why}", to.id),
                     (None, _) => "no instance may be promoted".to_owned(),
                 };
-                (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.why()), None)
+                (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.told()), None)
             }
             (None, Ok(_)) => {
                 let why = held.map_or_else(String::new, |(why, _)| format!(" ({why})"));
@@ -162,7 +162,7 @@ impl Planner<'_> {
             let why = format!(
                 "\"{}\" is stepping down as planned, and is not cut off while its lease runs (at most {} from now)",
                 holder.instance,
-                left.told()
+                left.at_most()
             );
             self.gate("hook", false, why.clone());
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));

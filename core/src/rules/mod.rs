@@ -12,7 +12,7 @@ pub use candidate::{
 };
 pub use hook::{is_against, runs_against, under_way_until};
 pub use open::{SAID_TO_HAVE_STOPPED, open_told, word_is_about};
-pub(crate) use proof::OPERATOR_MAY_SAY;
 pub use proof::{Grounds, NoProof, proof_that_holds};
-pub(crate) use rails::OPERATOR_IS_FREE;
-pub use rails::{BRAKE_AT_LEAST, BRAKE_WITHIN, Rail, Wave, preferred_over, rails_of, wave};
+pub use rails::{
+    BRAKE_AT_LEAST, BRAKE_WITHIN, PauseScope, Rail, RailKind, Sets, Wave, preferred_over, rails_of, times, wave,
+};

@@ -40,24 +40,29 @@ pub enum NoProof {
 }
 
 impl NoProof {
-    /// Why, in a sentence.
+    /// Why, in a sentence, without how long that takes and what an operator may do about it.
     pub fn why(&self) -> &str {
         match self {
             Self::Pending { why, .. } | Self::Never { why } => why,
         }
     }
 
-    /// The same, to keep.
-    pub fn into_why(self) -> String {
+    /// Why, with how long that takes where it is known, in a sentence.
+    pub fn waits(&self) -> String {
         match self {
-            Self::Pending { why, .. } | Self::Never { why } => why,
+            Self::Pending { why, lease_in: Some(left), .. } => format!("{why} (at most {} from now)", left.at_most()),
+            Self::Pending { why, lease_in: None, .. } | Self::Never { why } => why.clone(),
         }
     }
-}
 
-/// What helps where no proof holds.
-pub(crate) const OPERATOR_MAY_SAY: &str =
-    "an operator may say that it has stopped: a failover with proof \"operator\" and a reason";
+    /// All of it: what an operator may do about it too.
+    pub fn told(&self) -> String {
+        format!(
+            "{}; an operator may say that it has stopped: a failover with proof \"operator\" and a reason",
+            self.waits()
+        )
+    }
+}
 
 fn proof(proof: ProofKind, fencing: Fencing, evidence: impl Into<String>) -> ProofRecord {
     ProofRecord { proof, fencing, evidence: evidence.into() }
@@ -190,7 +195,7 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         waits.push(match grounds.standing {
             Some(LeaseStanding::Runs { left, .. }) => {
                 lease_in = Some(*left);
-                format!("the end of its lease (at most {left} from now)")
+                "the end of its lease".to_owned()
             }
             Some(LeaseStanding::RanOut { .. } | LeaseStanding::Unknown) | None => "the end of its lease".to_owned(),
         });
@@ -209,16 +214,14 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
     if !leased && !hook && (holder.lease.is_none() || waits.is_empty()) {
         let why = match (holder.liveness, holder.token) {
             (Liveness::Heartbeat, None) => {
-                format!(
-                    "{accepts}, and \"{who}\" served beside others, without a token or a lease that could end; {OPERATOR_MAY_SAY}"
-                )
+                format!("{accepts}, and \"{who}\" served beside others, without a token or a lease that could end")
             }
             (Liveness::Heartbeat | Liveness::Probe, _) => {
-                format!("{accepts}, and nothing of that can come of \"{who}\" by itself; {OPERATOR_MAY_SAY}")
+                format!("{accepts}, and nothing of that can come of \"{who}\" by itself")
             }
         };
         return NoProof::Never { why };
     }
-    let why = format!("\"{who}\" may still act: waiting for {}; {OPERATOR_MAY_SAY}", waits.join(" or "));
+    let why = format!("\"{who}\" may still act: waiting for {}", waits.join(" or "));
     NoProof::Pending { why, lease_in, hook }
 }

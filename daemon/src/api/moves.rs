@@ -72,8 +72,8 @@ pub(crate) async fn failover(
             so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
-            `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`already_active`, `active_not_well`, `transition_in_progress`, `not_eligible`, \
+            `no_candidate`, `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn switchover(
     State(state): State<ApiState>,
@@ -104,8 +104,8 @@ pub(crate) async fn switchover(
             so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "`already_active`: nobody is preferred to the active. `transition_in_progress`, \
-            `not_eligible`, `no_candidate`, `proof_refused` and others: why not", body = Problem,
+        (status = 409, description = "`already_active`: nobody is preferred to the active. `active_not_well`, \
+            `transition_in_progress`, `not_eligible`, `no_candidate`, `proof_refused` and others: why not", body = Problem,
             content_type = "application/problem+json"),
     ))]
 pub(crate) async fn failback(
