@@ -25,6 +25,10 @@ starve seconds="60":
 overlap rounds="300" seed="1":
     BATON_OVERLAP_ROUNDS={{ rounds }} BATON_OVERLAP_SEED={{ seed }} cargo test -p baton --test it -- overlap::no_two --nocapture
 
+# Operators at all nodes and failures raced against each other: each promotion has one token and one record.
+race promotions="5000" seed="1":
+    BATON_RACE_PROMOTIONS={{ promotions }} BATON_OVERLAP_SEED={{ seed }} cargo test -p baton --test it -- overlap::race --nocapture
+
 # The simulator: fresh seeds for so long (a night is 28800), with faults of every kind. `just seed 123` tells one run again.
 sim seconds="28800":
     BATON_SIM_SECS={{ seconds }} cargo test -p baton-core --release --features mutants --test sim -- --nocapture many_seeds

@@ -1,5 +1,7 @@
 //! The command line: help with an example, exit codes that mean something, mistakes that are named.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -290,6 +292,8 @@ fn an_operator_moves_a_service_and_reads_how_it_went() {
             }
         }
         assert_eq!(run(&["transitions", "tr-999999"]).await.code, Some(3));
+        let nothing = run(&["transitions", "nope"]).await;
+        assert!(nothing.code == Some(3) && nothing.stderr.contains("no_such_service"), "{}", nothing.stderr);
         let other = run(&["transitions", "other", &id]).await;
         assert!(other.code == Some(3) && other.stderr.contains("of \"db\""), "{:?} {}", other.code, other.stderr);
 
@@ -311,9 +315,15 @@ fn an_operator_moves_a_service_and_reads_how_it_went() {
         let all = run(&["pause", "--all", "--reason", "new switches", "--for", "2h", "-o", "json"]).await;
         assert_eq!(json(&all.stdout)["paused"]["owner"], "local", "{}", all.stdout);
         let resumed = run(&["resume", "db", "--reason", "they are in"]).await;
-        assert_eq!(resumed.stdout.trim_end(), "db: moved automatically, where it is to be", "{}", resumed.stderr);
+        assert_eq!(
+            resumed.stdout.trim_end(),
+            "nothing holds automatic moves of db any more but what holds every service",
+            "{}",
+            resumed.stderr
+        );
         assert!(resumed.stderr.contains("still held: paused until"), "{}", resumed.stderr);
         let resumed = run(&["resume", "--all", "--reason", "they are in"]).await;
+        assert_eq!(resumed.stdout.trim_end(), "nothing holds automatic moves of every service at once any more");
         assert!(resumed.code == Some(0) && resumed.stderr.is_empty(), "{}", resumed.stderr);
         assert_eq!(run(&["pause", "db", "--reason", "x", "--for", "721h"]).await.code, Some(3));
 
@@ -350,10 +360,22 @@ fn a_move_that_waits_is_waited_for_and_says_so() {
         let token = granted["token"].as_u64().expect("a token");
 
         let plan = baton(&["switchover", "db", "--reason", "what if", "--dry-run", "--endpoint", api.base()]).await;
-        assert!(plan.code == Some(0) && plan.stdout.contains("waits for: "), "{} {}", plan.stdout, plan.stderr);
+        assert!(plan.code == Some(0) && plan.stdout.contains("\nwaits at most "), "{} {}", plan.stdout, plan.stderr);
+        assert_eq!(plan.stdout.lines().count(), 2, "what would happen, and what is waited for: {}", plan.stdout);
+        // What holds Baton itself is told, once, and that it does not hold this.
+        baton(&["pause", "db", "--reason", "switches", "--for", "1h", "--endpoint", api.base()]).await;
+        let plan = baton(&["failover", "db", "--reason", "what if", "--dry-run", "--endpoint", api.base()]).await;
+        let bypassed = "by itself Baton would not, which does not hold your move: ";
+        assert_eq!(plan.stdout.matches(bypassed).count(), 1, "{}", plan.stdout);
+        assert!(plan.stdout.contains("switches"), "{}", plan.stdout);
 
         // Still open when the patience is over: said, with another exit code than done.
-        let open = baton(&["switchover", "db", "--reason", "update", "--wait", "0s", "--endpoint", api.base()]).await;
+        // The lease runs for a minute, and by itself the server would hold the answer back for ten seconds.
+        let asked = Instant::now();
+        let open = baton(&["switchover", "db", "--reason", "update", "--wait", "1s", "--endpoint", api.base()]).await;
+        let took = asked.elapsed();
+        assert!((1..8).contains(&took.as_secs()), "--wait 1s took {took:?}");
+        assert!(open.stderr.contains(" is open: ") && open.stderr.contains("waiting for "), "{}", open.stderr);
         assert_eq!(open.code, Some(5), "{} {}", open.stdout, open.stderr);
         assert!(open.stdout.contains(" running: a → b"), "{}", open.stdout);
         assert!(open.stderr.contains("still open") && open.stderr.contains("baton explain db"), "{}", open.stderr);

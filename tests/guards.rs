@@ -60,6 +60,21 @@ fn a_resource_that_looks_at_no_token_is_found_out_with_its_rule_and_seed() {
     });
 }
 
+/// The address of a server that says 500 to everything.
+fn wrong_status() -> String {
+    let (listener, address) = listener();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            // Whoever hangs up is answered into the void.
+            let _ = stream.read(&mut request);
+            let head = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(head);
+        }
+    });
+    format!("http://{address}/")
+}
+
 #[test]
 fn a_restart_command_that_fails_and_a_resource_that_is_not_there_are_said() {
     scenario(Load::Light, async {
@@ -69,11 +84,16 @@ fn a_restart_command_that_fails_and_a_resource_that_is_not_there_are_said() {
         std::thread::spawn(move || guarded_http::serve(&listener, &directory).expect("it serves"));
         let url = format!("http://{address}/value");
         let failed = baton(&["tokens", "conformance", "--url", &url, "--restart", "exit 3"]).await;
-        assert_eq!(failed.code, Some(2), "{}", failed.stdout);
+        assert_eq!(failed.code, Some(5), "{}", failed.stdout);
         assert!(failed.stdout.contains("`exit 3` ended with exit status: 3"), "{}", failed.stdout);
 
         let nobody = baton(&["tokens", "conformance", "--url", "http://127.0.0.1:1/"]).await;
         assert_eq!(nobody.code, Some(2), "{}", nobody.stdout);
+        // What is no resource answers all the same: it is not as it should be, and it is there.
+        let wrong = wrong_status();
+        let wrong = baton(&["tokens", "conformance", "--url", &wrong]).await;
+        assert_eq!(wrong.code, Some(5), "{}", wrong.stdout);
+        assert!(wrong.stdout.contains("neither 2xx nor"), "{}", wrong.stdout);
         let nonsense = baton(&["tokens", "conformance", "--url", "https://127.0.0.1:1/"]).await;
         assert_eq!((nonsense.code, nonsense.stdout.as_str()), (Some(3), ""), "{}", nonsense.stderr);
     });

@@ -331,7 +331,7 @@ fn a_leader_that_dies_while_a_hook_runs_is_succeeded_by_one_that_says_so() {
         );
         assert_eq!((&resumed["node"], &resumed["resumes"]), (&json!(next), &json!(true)), "{resumed}");
         assert_eq!(resumed["outcome"]["ok"], json!(true));
-        let words = format!("run 1 on node {leader} has no outcome and may have been carried out");
+        let words = format!("attempt 1 on node {leader} has no outcome and may have been carried out");
         assert!(says(&done["steps"], &words), "{done:#}");
         assert_eq!(done["proof"]["proof"], "hook");
 

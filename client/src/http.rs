@@ -22,6 +22,9 @@ const ROUNDS: usize = 2;
 const ROUND_PAUSE: Duration = Duration::from_millis(150);
 /// The longest answer that is read. The largest honest one is a page of a thousand services.
 const ANSWER_MAX: usize = 64 << 20;
+/// The word of a node that is about to end. It is said before anything is done and never after, so that the request may be
+/// put to another node as if it had not been sent. (A heartbeat may have been heard; one that is heard twice is one.)
+const STOPPING: &str = "stopping";
 /// Pages followed before a list is called endless.
 const PAGES_MAX: usize = 1_000;
 
@@ -92,14 +95,13 @@ impl Client {
 
     /// Reads `path`. Since reading changes nothing, it is tried at the next endpoint after any failure of the way.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let answer = self.send(Method::GET, path, None).await?;
-        self.read(&format!("GET {path}"), answer).await
+        let body = self.send(Method::GET, path, None).await?;
+        parsed(&format!("GET {path}"), &body)
     }
 
     /// Reads `path` as text.
     pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
-        let answer = self.send(Method::GET, path, None).await?;
-        let body = self.body(&format!("GET {path}"), answer).await?;
+        let body = self.send(Method::GET, path, None).await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
@@ -119,12 +121,12 @@ impl Client {
         })
     }
 
-    /// Stores `body` at `path`. Tried at the next endpoint only while nothing has been sent.
+    /// Stores `body` at `path`. Tried at the next endpoint only while nothing has been sent, or the node was stopping.
     pub async fn put<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
         self.write(Method::PUT, path, Some(body)).await
     }
 
-    /// Changes a part of what is at `path`. Tried at the next endpoint only while nothing has been sent.
+    /// Changes a part of what is at `path`. Tried at the next endpoint only while nothing has been sent, or the node was stopping.
     pub async fn patch<B: Serialize + Sync, T: DeserializeOwned>(
         &self,
         path: &str,
@@ -133,15 +135,14 @@ impl Client {
         self.write(Method::PATCH, path, Some(body)).await
     }
 
-    /// Asks for an action. Tried at the next endpoint only while nothing has been sent.
+    /// Asks for an action. Tried at the next endpoint only while nothing has been sent, or the node was stopping.
     pub async fn post<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
         self.write(Method::POST, path, Some(body)).await
     }
 
-    /// Removes what is at `path`. Tried at the next endpoint only while nothing has been sent.
+    /// Removes what is at `path`. Tried at the next endpoint only while nothing has been sent, or the node was stopping.
     pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
-        let answer = self.send(Method::DELETE, path, None).await?;
-        self.body(&format!("DELETE {path}"), answer).await.map(|_| ())
+        self.send(Method::DELETE, path, None).await.map(|_| ())
     }
 
     /// Writes at one endpoint and nowhere else, within a limit for all of it. The endpoints are counted in a ring.
@@ -182,14 +183,16 @@ impl Client {
             what: what.clone(),
             why: format!("the body cannot be written as JSON: {error}"),
         })?;
-        let answer = self.send(method, path, json).await?;
-        self.read(&what, answer).await
+        let body = self.send(method, path, json).await?;
+        parsed(&what, &body)
     }
 
-    /// Goes through the endpoints, the one that answered last first, until one answers.
-    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response, ClientError> {
+    /// Goes through the endpoints, the one that answered last first, until one answers: the body of a good answer.
+    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, ClientError> {
         let count = self.endpoints.len();
+        let what = format!("{method} {path}");
         let mut why = String::new();
+        let mut stopping = None;
         for round in 0..ROUNDS {
             if round > 0 {
                 tokio::time::sleep(ROUND_PAUSE).await;
@@ -203,10 +206,13 @@ impl Client {
                     request = request.header("content-type", "application/json").body(json.clone());
                 }
                 match tried(request.send().await) {
-                    Tried::Answer(response) => {
-                        self.first.store(index, Ordering::Relaxed);
-                        return Ok(response);
-                    }
+                    Tried::Answer(response) => match self.body(&what, response).await {
+                        Err(error) if error.is_status(503) && error.code() == Some(STOPPING) => stopping = Some(error),
+                        answer => {
+                            self.first.store(index, Ordering::Relaxed);
+                            return answer;
+                        }
+                    },
                     Tried::NotSent(reason) => why = reason,
                     Tried::NoAnswer(reason) if method == Method::GET && count > 1 => why = reason,
                     Tried::NoAnswer(reason) => {
@@ -218,7 +224,7 @@ impl Client {
                 }
             }
         }
-        Err(ClientError::NoConnection { tried: list(&self.endpoints), why })
+        Err(stopping.unwrap_or_else(|| ClientError::NoConnection { tried: list(&self.endpoints), why }))
     }
 
     /// Opens a stream at one endpoint: without a limit for the whole answer, with one for silence.
@@ -260,11 +266,7 @@ impl Client {
     }
 
     async fn read<T: DeserializeOwned>(&self, what: &str, answer: Response) -> Result<T, ClientError> {
-        let body = self.body(what, answer).await?;
-        // 204 and its like: "nothing" is a legal answer to whoever asked for nothing.
-        let json: &[u8] = if body.is_empty() { b"null" } else { &body };
-        serde_json::from_slice(json)
-            .map_err(|error| ClientError::Unexpected { what: what.to_owned(), why: cut(&error.to_string()) })
+        parsed(what, &self.body(what, answer).await?)
     }
 
     /// The whole body of a good answer; the problem of another.
@@ -285,6 +287,13 @@ impl Client {
         }
         if status.is_success() { Ok(body) } else { Err(problem(what, status.as_u16(), &body)) }
     }
+}
+
+fn parsed<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ClientError> {
+    // 204 and its like: "nothing" is a legal answer to whoever asked for nothing.
+    let json: &[u8] = if body.is_empty() { b"null" } else { body };
+    serde_json::from_slice(json)
+        .map_err(|error| ClientError::Unexpected { what: what.to_owned(), why: cut(&error.to_string()) })
 }
 
 fn tried(sent: Result<Response, reqwest::Error>) -> Tried {
@@ -379,6 +388,10 @@ mod tests {
 
     /// Answers `answers` requests with `body`, one connection each, and tells how many it saw.
     fn server(body: &'static str, answers: usize) -> (String, std::thread::JoinHandle<usize>) {
+        serving("200 OK", body, answers)
+    }
+
+    fn serving(status: &'static str, body: &'static str, answers: usize) -> (String, std::thread::JoinHandle<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let thread = std::thread::spawn(move || {
@@ -389,8 +402,8 @@ mod tests {
                 assert!(socket.read(&mut buffer).expect("it sends") > 0);
                 seen += 1;
                 if !body.is_empty() {
-                    let head =
-                        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                    let length = body.len();
+                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
                     socket
                         .write_all(head.as_bytes())
                         .and_then(|()| socket.write_all(body.as_bytes()))
@@ -425,6 +438,33 @@ mod tests {
         let error = client.put::<_, u32>("/x", &1).await.expect_err("its fate is unknown");
         assert!(matches!(error, ClientError::NoAnswer { .. }), "{error}");
         assert_eq!(first.join().expect("the server ends"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_stopping_has_done_nothing_so_the_next_is_asked() {
+        const STOPS: &str =
+            r#"{"title":"The node is stopping","status":503,"detail":"this node is stopping","code":"stopping"}"#;
+        let (stopping, first) = serving("503 Service Unavailable", STOPS, 1);
+        let (alive, second) = server("7", 2);
+        let client = Client::new([stopping, alive]).expect("both are endpoints");
+        assert_eq!(client.put::<_, u32>("/x", &1).await.expect("the second answers"), 7);
+        assert_eq!(client.put::<_, u32>("/x", &2).await.expect("the second is asked first now"), 7);
+        assert_eq!((first.join().expect("it ends"), second.join().expect("it ends")), (1, 2));
+
+        // Where there is no other, that is the answer.
+        let (alone, _) = serving("503 Service Unavailable", STOPS, ROUNDS);
+        let client = Client::new([alone]).expect("an endpoint");
+        let error = client.put::<_, u32>("/x", &1).await.expect_err("it stops");
+        assert_eq!(error.code(), Some("stopping"), "{error}");
+
+        // Any other 503 may be the word of somebody who has begun.
+        const UNKNOWN: &str =
+            r#"{"title":"It may still happen","status":503,"detail":"look","code":"outcome_unknown"}"#;
+        let (unknown, _) = serving("503 Service Unavailable", UNKNOWN, 1);
+        let (alive, _) = server("7", 1);
+        let client = Client::new([unknown, alive]).expect("both are endpoints");
+        let error = client.put::<_, u32>("/x", &1).await.expect_err("its fate is unknown");
+        assert_eq!(error.code(), Some("outcome_unknown"), "{error}");
     }
 
     #[tokio::test]

@@ -16,7 +16,8 @@ use crate::view::{
     ResumeRequest, ServiceAutomation, ServiceView, Stored, TransitionPage, VerifyAnswer, VerifyRequest,
 };
 
-/// How long the answer to a move may take: the server waits ten seconds for its end, and says then how it stands.
+/// How long the answer to a move may take: the server waits ten seconds for its end, or as long as the request says, and
+/// tells then how it stands.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Client {
@@ -144,7 +145,7 @@ impl Client {
         self.post(&format!("/v1/services/{service}/tokens/verify"), &VerifyRequest { token }).await
     }
 
-    /// Moves the active. Answered when the move is at its end, or after ten seconds while it is still open.
+    /// Moves the active. Answered when the move is at its end, or while it is still open after the request's `wait`.
     pub async fn make_move(
         &self,
         wanted: ManualMove,
@@ -163,6 +164,11 @@ impl Client {
     /// Why, and why not.
     pub async fn explain(&self, service: &ServiceName) -> Result<ServiceReport, ClientError> {
         self.get(&format!("/v1/services/{service}/explain")).await
+    }
+
+    /// The same as the node that answers knows it, which may be late. An answer comes even without a quorum.
+    pub async fn explain_stale(&self, service: &ServiceName) -> Result<ServiceReport, ClientError> {
+        self.get(&format!("/v1/services/{service}/explain?consistency=stale")).await
     }
 
     /// Keeps Baton from moving a service by itself, for a while.
@@ -194,6 +200,11 @@ impl Client {
         self.get(&format!("/v1/transitions/{id}")).await
     }
 
+    /// One transition's record as the node that answers knows it, which may be late. An answer comes even without a quorum.
+    pub async fn transition_stale(&self, id: TransitionId) -> Result<Transition, ClientError> {
+        self.get(&format!("/v1/transitions/{id}?consistency=stale")).await
+    }
+
     /// The last transitions, the newest first: of one service, or of all.
     pub async fn transitions(
         &self,
@@ -202,6 +213,17 @@ impl Client {
     ) -> Result<Vec<Transition>, ClientError> {
         let of = service.map_or_else(String::new, |service| format!("&service={service}"));
         let page: TransitionPage = self.get(&format!("/v1/transitions?limit={limit}{of}")).await?;
+        Ok(page.items)
+    }
+
+    /// The same as the node that answers knows them, which may be late. An answer comes even without a quorum.
+    pub async fn transitions_stale(
+        &self,
+        service: Option<&ServiceName>,
+        limit: usize,
+    ) -> Result<Vec<Transition>, ClientError> {
+        let of = service.map_or_else(String::new, |service| format!("&service={service}"));
+        let page: TransitionPage = self.get(&format!("/v1/transitions?consistency=stale&limit={limit}{of}")).await?;
         Ok(page.items)
     }
 

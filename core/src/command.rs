@@ -93,6 +93,8 @@ pub enum Command {
     HookStart(HookStart),
     /// A run of the fencing hook has ended.
     HookEnd(HookEnd),
+    /// An instance that holds nothing goes away.
+    InstanceLeft(InstanceLeft),
     /// An instance that left heartbeats again.
     InstanceReturned(InstanceReturned),
     /// An operator stops Baton from moving a service, or all, for a while.
@@ -357,6 +359,10 @@ pub struct TransitionStart {
     pub kind: TransitionKind,
     /// The token of the active that the proposer saw; `None`: it saw no active. Refused when that has moved on.
     pub seen_token: Option<Token>,
+    /// The token of the last holder that the proposer saw: what an operator asserts is about that one. Refused when something
+    /// is asserted and it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_holder: Option<Token>,
     /// The instance to promote. Where a proof holds already, it is promoted by this very command, so that readers never
     /// see a gap. `None`: there is no candidate yet, and the service waits without an active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -415,6 +421,10 @@ pub struct TransitionTake {
     pub service: ServiceName,
     /// The open transition that the operator saw. Refused when it is no longer the open one.
     pub transition: TransitionId,
+    /// The token of the last holder that they saw: what they assert is about that one. Refused when something is asserted and
+    /// it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_holder: Option<Token>,
     /// The instance to promote; refused unless it may be.
     pub to: Target,
     /// The proof that the operator asserts, if they do.
@@ -509,6 +519,20 @@ pub struct HookEnd {
     pub attempt: u32,
     /// How it ended.
     pub outcome: HookOutcome,
+}
+
+/// The word of an instance that holds nothing that it goes away: it is no candidate until it heartbeats again. Whoever holds
+/// the service names its token instead, in a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceLeft {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The session that ends.
+    pub session: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// An instance that left heartbeats again.

@@ -4,7 +4,7 @@
 //!
 //! The rule: a lease counts from just before the very request was sent that is answered, and only an answer that names its
 //! token and its length extends it. A pushed role only prompts a heartbeat. After a release of a token every answer that
-//! names that token or a lower one is ignored. When the lease runs out, the holder stops, whatever it hears.
+//! names that token or a lower one grants nothing; it only shows that the release was not heard. When the lease runs out, the holder stops, whatever it hears.
 
 #[cfg(test)]
 mod tests;
@@ -98,6 +98,12 @@ pub enum Change {
     },
     /// The session is over, and it held nothing.
     Superseded,
+    /// An answer grants a token that was released before it was asked for: the release was not heard, and while it is not,
+    /// the service is held by nobody and given to nobody. It is to be said again, though not for every such answer.
+    Unreleased {
+        /// The token.
+        token: Token,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +125,8 @@ pub struct Holder {
     held: Option<Held>,
     /// The highest token that was released or given up: nothing that names it or a lower one is heeded.
     done_with: Option<Token>,
+    /// The highest token that was released, and the number of the first request after that.
+    released: Option<(Token, u64)>,
     /// The number of the newest request whose answer said that it is passive.
     passive_by: u64,
     over: bool,
@@ -134,6 +142,7 @@ impl Holder {
             interval: INTERVAL,
             held: None,
             done_with: None,
+            released: None,
             passive_by: 0,
             over: false,
         }
@@ -203,7 +212,9 @@ impl Holder {
         let LeaseAnswer { token, ttl, on_quorum_loss } = *lease;
         // It was granted before the release was heard: whoever relies on the release would be the second.
         if self.done_with.is_some_and(|done| token <= done) && !planted(Mutant::AnswerHeardAfterRelease) {
-            return Vec::new();
+            // What was asked after the release may still have overtaken it: to say it twice does no harm.
+            let unheard = self.released.is_some_and(|(released, next)| token == released && number >= next);
+            return if unheard { vec![Change::Unreleased { token }] } else { Vec::new() };
         }
         // It was asked before the request whose answer has told it to step down: nobody starts again on that.
         if number < self.passive_by {
@@ -274,6 +285,12 @@ impl Holder {
         self.beat_at = self.beat_at.min(now.plus(retry));
     }
 
+    /// The heartbeat of that number has an answer that says nothing of the role: nothing is granted now, and nothing taken
+    /// away. It is as if there had been none, but that whoever answers so need not be asked without rest.
+    pub fn undecided(&mut self, number: u64) {
+        self.sent.remove(&number);
+    }
+
     /// Time has passed: whether the lease has run out.
     pub fn elapsed(&mut self, now: LocalTime) -> Vec<Change> {
         match self.held {
@@ -283,9 +300,12 @@ impl Holder {
     }
 
     /// It has stopped what it did under `token`, and is about to say so. From here on nothing that names that token or a
-    /// lower one is heeded.
+    /// lower one grants anything.
     pub fn release(&mut self, token: Token) {
         self.give_up(token);
+        if self.released.is_none_or(|(released, _)| released < token) {
+            self.released = Some((token, self.next));
+        }
         if self.held.is_some_and(|held| held.token <= token) {
             self.held = None;
         }

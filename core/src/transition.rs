@@ -91,7 +91,7 @@ pub struct ProofRecord {
     pub evidence: String,
 }
 
-/// How a fencing hook that was run ended.
+/// How an attempt of a fencing hook ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HookOutcome {
@@ -109,27 +109,27 @@ pub struct HookOutcome {
     pub took_ms: u64,
 }
 
-/// One run of a fencing hook.
+/// One attempt of a fencing hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HookAttempt {
-    /// Which run it is within the transition, from 1.
+    /// Which attempt it is within the transition, from 1.
     pub number: u32,
     /// Whom it cuts off: the holder when it began.
     pub instance: InstanceId,
     /// Under which token that one held the service; null where it served beside others, without one.
     pub token: Option<Token>,
-    /// The node that runs it: the leader.
+    /// The node that makes it: the leader.
     pub node: NodeId,
-    /// Its term. A leader of another term does not know how the run ended, and begins another.
+    /// Its term. A leader of another term does not know how the attempt ended, and begins another.
     pub term: u64,
     /// When it began, for people.
     pub started_at: WallTime,
     /// The same on the decision clock.
     pub at: ClusterTime,
-    /// Whether the run before it, of the same holder, has no outcome: that one may have been carried out too.
+    /// Whether the attempt before it, of the same holder, has no outcome: that one may have been carried out too.
     pub resumes: bool,
-    /// How it ended; null while it runs, or where its node was lost.
+    /// How it ended; null while it is under way, or where its node was lost.
     pub outcome: Option<HookOutcome>,
 }
 
@@ -228,9 +228,17 @@ pub struct Transition {
     /// Instances that were promoted within it and did not acknowledge, the longest ago first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<InstanceId>,
-    /// The runs of the fencing hook.
+    /// The attempts of the fencing hook.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook: Vec<HookAttempt>,
+    /// How many of those runs count no more among the attempts: an operator has taken the move over since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hook_forgiven: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Transition {

@@ -4,16 +4,16 @@
 mod support;
 
 use baton_core::apply::{Position, apply_batch};
-use baton_core::command::{Batch, Command, HookEnd, HookStart, Refusal, Reply};
+use baton_core::command::{AutomationPause, Batch, Command, HookEnd, HookStart, Refusal, Reply};
 use baton_core::event::EventKind;
 use baton_core::id::NodeId;
 use baton_core::lease::LeaseStanding;
 use baton_core::planner::{Decision, Facts, ManualMove, ManualRequest, ServicePlan, plan_manual, plan_service};
-use baton_core::policy::{FencingHook, ProofKind, ProofPolicy};
+use baton_core::policy::{FencingHook, ProofKind, ProofPolicy, Spec};
 use baton_core::probe::Verdict;
 use baton_core::time::{Millis, WallTime};
 use baton_core::transition::{HookAttempt, HookOutcome, Transition};
-use support::{World, service};
+use support::{World, put_service, service};
 
 const TIMEOUT: Millis = Millis(1_000);
 
@@ -86,7 +86,11 @@ fn a_run_is_in_the_log_before_it_begins_and_its_confirmation_is_the_proof() {
     assert_eq!((run.instance.as_str(), run.token, run.outcome), ("a", token, None));
     let waits = plan(&world, (1, 1));
     assert_eq!(waits.report.decision, Decision::Hold);
-    assert!(waits.report.summary.contains("run 1 of the fencing hook is under way on node 1"), "{:?}", waits.report);
+    assert!(
+        waits.report.summary.contains("attempt 1 of the fencing hook is under way on node 1"),
+        "{:?}",
+        waits.report
+    );
 
     end(&mut world, 1, true).expect("taken");
     settle(&mut world, (1, 1));
@@ -94,7 +98,7 @@ fn a_run_is_in_the_log_before_it_begins_and_its_confirmation_is_the_proof() {
     let record = record(&world);
     let proof = record.proof.as_ref().expect("a proof");
     assert_eq!(proof.proof, ProofKind::Hook);
-    let says = ["run 1", "\"a\" with token", "is cut off", "exited with 0"];
+    let says = ["attempt 1", "\"a\" with token", "is cut off", "exited with 0"];
     assert!(says.iter().all(|words| proof.evidence.contains(words)), "{}", proof.evidence);
     assert_eq!(record.hook[0].outcome.as_ref().and_then(|outcome| outcome.code), Some(0));
     let steps: Vec<&str> = record.steps.iter().map(|step| step.step.as_str()).collect();
@@ -119,8 +123,11 @@ fn a_hook_that_fails_is_run_again_after_a_rest_and_not_more_often_than_its_attem
     world.wait(Millis::secs(3_600));
     let over = plan(&world, (1, 1));
     assert_eq!((over.report.decision, over.command), (Decision::Hold, None));
-    let gate = over.report.gates.iter().find(|gate| gate.gate == "hook").expect("a gate");
-    assert!(gate.why.contains("failed 2 times, attempts is 2"), "{}", gate.why);
+    for word in ["hook", "proof"] {
+        let gate = over.report.gates.iter().find(|gate| gate.gate == word).expect("a gate");
+        assert!(gate.why.contains("failed 2 times, and attempts is 2"), "{}", gate.why);
+        assert!(!gate.why.contains("waiting for the fencing hook"), "{}", gate.why);
+    }
     assert_eq!(active(&world), None, "nobody is promoted without a proof");
     let codes: Vec<_> = record(&world).hook.iter().filter_map(|run| run.outcome.as_ref()?.code).collect();
     assert_eq!(codes, [3, 3], "each is kept");
@@ -136,7 +143,11 @@ fn the_next_leader_begins_another_run_and_says_that_the_lost_one_may_have_been_c
     let run = last_run(&world);
     assert_eq!((run.number, run.node, run.term, run.resumes), (2, 2, 2, true));
     let told = world.events[before..].iter().find(|event| event.kind == EventKind::TransitionStep).expect("an event");
-    assert!(told.reason.contains("run 1 on node 1 has no outcome and may have been carried out"), "{}", told.reason);
+    assert!(
+        told.reason.contains("attempt 1 on node 1 has no outcome and may have been carried out"),
+        "{}",
+        told.reason
+    );
     assert!(record(&world).steps.iter().any(|step| step.detail == told.reason), "and the record says the same");
     assert_eq!(plan(&world, (2, 2)).command, None, "one at a time");
 
@@ -144,7 +155,7 @@ fn the_next_leader_begins_another_run_and_says_that_the_lost_one_may_have_been_c
     end(&mut world, 1, true).expect("taken");
     settle(&mut world, (2, 2));
     assert_eq!(active(&world).as_deref(), Some("b"));
-    assert!(record(&world).proof.as_ref().is_some_and(|proof| proof.evidence.contains("run 1")));
+    assert!(record(&world).proof.as_ref().is_some_and(|proof| proof.evidence.contains("attempt 1")));
 }
 
 #[test]
@@ -260,4 +271,80 @@ fn cutting_off_one_holder_proves_nothing_of_the_next() {
     end(&mut world, 2, true).expect("taken");
     settle(&mut world, (1, 1));
     assert_eq!(active(&world).as_deref(), Some("c"));
+}
+
+#[test]
+fn an_operators_failover_of_the_open_move_counts_the_attempts_anew() {
+    let mut world = down(1);
+    settle(&mut world, (1, 1));
+    end(&mut world, 1, false).expect("taken");
+    world.wait(Millis::secs(60));
+    settle(&mut world, (1, 1));
+    assert_eq!(last_run(&world).number, 1, "it was its only one");
+    let ask = |world: &mut World| {
+        let request = ManualRequest {
+            wanted: ManualMove::Failover,
+            to: None,
+            reason: "the fence agent is mended".to_owned(),
+            actor: "alice".to_owned(),
+            asserts_stopped: false,
+        };
+        let plan = plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1)?;
+        send(world, 1, plan.command.expect("a command"))
+    };
+    for number in [2, 3] {
+        ask(&mut world).expect("whoever asks makes it be tried again");
+        settle(&mut world, (1, 1));
+        assert_eq!(last_run(&world).number, number);
+        assert_eq!(ask(&mut world).expect_err("one at a time").code(), "proof_refused");
+        end(&mut world, number, number == 3).expect("taken");
+        world.wait(Millis::secs(60));
+        settle(&mut world, (1, 1));
+    }
+    assert_eq!(active(&world).as_deref(), Some("b"));
+}
+
+#[test]
+fn nobody_is_cut_off_for_a_move_that_may_not_be_made_any_more() {
+    let mut world = down(3);
+    let command = loop {
+        let command = plan(&world, (1, 1)).command.expect("a command");
+        if matches!(command, Command::HookStart(_)) {
+            break command;
+        }
+        send(&mut world, 1, command).expect("carried out");
+    };
+    let refused = |change: &dyn Fn(&mut World)| {
+        let mut other = World { state: world.state.clone(), index: world.index, now: world.now, events: Vec::new() };
+        change(&mut other);
+        let refusal = send(&mut other, 1, command.clone()).expect_err("the hook does not begin");
+        assert!(record(&other).hook.is_empty());
+        refusal.code()
+    };
+    let respec = |change: fn(&mut Spec)| {
+        move |world: &mut World| {
+            let mut spec = (*world.service("orders").spec).clone();
+            change(&mut spec);
+            world.must(put_service("orders", spec));
+        }
+    };
+    let pause = |world: &mut World| {
+        world.must(Command::AutomationPause(AutomationPause {
+            service: None,
+            reason: "new switches".to_owned(),
+            owner: "net-team".to_owned(),
+            lasts: Millis::secs(60),
+            until: None,
+            actor: "alice".to_owned(),
+        }));
+    };
+    assert_eq!(refused(&pause), "automation_held");
+    assert_eq!(refused(&respec(|spec| spec.failover.automatic = false)), "moved_on");
+    let tokens = respec(|spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Token, ProofKind::Hook]));
+    assert_eq!(refused(&tokens), "proof_refused", "another proof holds by now");
+    assert_eq!(
+        refused(&respec(|spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]))),
+        "proof_refused"
+    );
+    send(&mut world, 1, command).expect("it begins");
 }

@@ -166,6 +166,7 @@ fn an_automatic_failover_needs_a_cause_that_still_holds() {
             service: service("orders"),
             kind: TransitionKind::Failover,
             seen_token,
+            seen_holder: None,
             to: Some(b.clone()),
             asserted: None,
             lease: None,
@@ -303,6 +304,26 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
     let proof = record.proof.as_ref().expect("a proof");
     assert_eq!(proof.proof, ProofKind::Operator);
     assert!(proof.evidence.contains("alice") && proof.evidence.contains("maintenance"), "{}", proof.evidence);
+}
+
+#[test]
+fn a_lone_instance_that_is_probed_comes_back_by_a_word_about_its_earlier_process_alone() {
+    let mut world = World::orders();
+    world.put_service("orders", |spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]));
+    for id in ["a", "b", "c"] {
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.settle("orders");
+    world.everyone_says("orders", "a", Verdict::Up);
+    let plan = |to: Option<&str>| {
+        let mut request = ask(ManualMove::Failover, to);
+        request.asserts_stopped = true;
+        plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1)
+    };
+    assert_eq!(plan(None).expect_err("it has to be named").code(), "no_candidate");
+    let named = plan(Some("a")).expect("it may have been restarted, and nothing else could bring it back");
+    world.must(named.command.expect("a command"));
+    assert_eq!(world.active("orders").map(|(id, _)| id), Some("a".to_owned()));
 }
 
 #[test]

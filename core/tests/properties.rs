@@ -416,6 +416,7 @@ fn command(act: &Act, state: &State, now: ClusterTime, term: u64, old: &mut Vec<
                 service: name(*service),
                 kind: TransitionKind::Failover,
                 seen_token: (*token > 0).then_some(Token(*token)),
+                seen_holder: None,
                 to: Some(Target { instance: instance(INSTANCES[*to]), epoch, lag: None }),
                 asserted: None,
                 lease: None,

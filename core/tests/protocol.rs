@@ -7,8 +7,10 @@ mod support;
 mod protocol {
     mod activation;
     mod cluster;
+    mod debts;
     #[cfg(feature = "mutants")]
     mod faults;
+    mod fencing;
     mod moves;
     mod releases;
     mod tenures;

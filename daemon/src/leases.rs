@@ -130,6 +130,7 @@ impl LeaderBook {
             | Command::ActivationExpire(_)
             | Command::HookStart(_)
             | Command::HookEnd(_)
+            | Command::InstanceLeft(_)
             | Command::InstanceReturned(_)
             | Command::AutomationPause(_)
             | Command::AutomationResume(_)

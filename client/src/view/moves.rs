@@ -3,10 +3,11 @@
 use baton_core::id::InstanceId;
 use baton_core::planner::ManualPlan;
 use baton_core::policy::ProofKind;
+use baton_core::time::Millis;
 use baton_core::transition::Transition;
 use serde::{Deserialize, Serialize};
 
-/// The body of `POST …/failover` and `POST …/switchover`.
+/// The body of `POST …/failover`, `POST …/switchover` and `POST …/failback`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MoveRequest {
@@ -22,6 +23,11 @@ pub struct MoveRequest {
     /// `operator`: you assert that the old active has stopped. Kept in the transition's record with your reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<ProofKind>,
+    /// How long the answer may wait for the move's end, at most and by default `10s`. With `0s` it comes as soon as the move
+    /// is taken. A move that is still open then is answered with 202 and its record so far, and goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "0s"))]
+    pub wait: Option<Millis>,
 }
 
 /// What a move is answered with.

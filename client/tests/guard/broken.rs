@@ -109,7 +109,7 @@ impl Resource for InMemory {
         yield_now().await;
         match self.fault {
             Fault::NeverAnswers => std::future::pending().await,
-            Fault::FailsNowAndThen if value % 40 == 39 => Err(Unanswered("status 500".to_owned())),
+            Fault::FailsNowAndThen if value % 40 == 39 => Err(Unanswered::wrong("status 500")),
             Fault::ChecksThenRecords => {
                 if !self.passes(token, self.kept(|kept| kept.highest)) {
                     return Ok(Outcome::Refused);

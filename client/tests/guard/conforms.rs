@@ -30,7 +30,7 @@ fn skipped(report: &Report) -> Vec<Rule> {
 }
 
 fn failed(error: impl std::fmt::Display) -> Unanswered {
-    Unanswered(error.to_string())
+    Unanswered::silent(error.to_string())
 }
 
 /// A number in memory with a `FileGuard` before it; a restart opens the guard's file again.

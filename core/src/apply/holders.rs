@@ -4,22 +4,24 @@
 use super::transitions::out;
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
-use crate::command::{Ack, ActivationExpire, Done, InstanceReturned, Refusal, Release, Reply, TransitionStart};
+use crate::command::{
+    Ack, ActivationExpire, Done, InstanceLeft, InstanceReturned, Refusal, Release, Reply, TransitionStart,
+};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Revision, ServiceName};
-use crate::lease::LeaseClaim;
 use crate::mutant::{Mutant, planted};
 use crate::policy::ProofKind;
-use crate::state::{Change, DEBTS_MAX, Debt, Holder, Phase, ReleaseHow, Released, Service};
+use crate::state::{Holder, Phase, ReleaseHow, Released, Service};
 use crate::transition::{Transition, TransitionKind, Trigger};
 
 impl Entry<'_> {
     pub(super) fn release(&mut self, release: &Release) -> Reply {
         let Release { service: name, instance, session, token, leaving, how, reason } = release;
         let released = Released { how: *how, reason: reason.clone(), time: self.wall, at: self.now };
-        let Some(service) = self.state.services.get(name).cloned() else {
-            return self.release_of_debt(release);
-        };
+        if self.release_of_debt(release) {
+            return Ok(Done::Ok);
+        }
+        let service = self.service(name)?;
         let holder = service.assignment.last_holder.as_ref();
         let holder = self.holder_named(&service, holder, release)?;
         check_how(holder, *how)?;
@@ -27,8 +29,13 @@ impl Entry<'_> {
             (None, _) => {}
             // It says itself what was only guessed of it: that is worth more, and nothing else follows from it.
             (Some(Released { how: ReleaseHow::Disconnected, .. }), ReleaseHow::Said) => {}
-            // Said twice is said once.
-            (Some(_), _) => return Ok(Done::Ok),
+            // Said twice is said once; but one that has stopped before may leave now.
+            (Some(_), _) => {
+                if *leaving {
+                    self.leave(&service, instance, session.as_deref(), reason);
+                }
+                return Ok(Done::Ok);
+            }
         }
         let told = match how {
             ReleaseHow::Said => format!("\"{instance}\" released token {token}: {reason}"),
@@ -109,23 +116,6 @@ impl Entry<'_> {
         Ok(holder)
     }
 
-    /// A release of a service that was deleted pays what it owes.
-    fn release_of_debt(&mut self, release: &Release) -> Reply {
-        let name = &release.service;
-        let named = self.state.debts.get(name).is_some_and(|debt| {
-            release.how == ReleaseHow::Said
-                && debt.holder.session == release.session
-                && debt.holder.instance == release.instance
-                && debt.holder.token == Some(release.token)
-        });
-        if !named {
-            return Err(Refusal::NoSuchService { service: name.clone() });
-        }
-        self.state.debts.remove(name);
-        self.changes.insert(Change::Debt(name.clone()));
-        Ok(Done::Ok)
-    }
-
     /// The holder has lost its service without a move of anybody: the service has no active from here on, and a failover
     /// is open. `cause`: the event that led to it.
     pub(super) fn lose_holder(&mut self, service: &Service, why: &str, cause: Revision) -> Result<(), Refusal> {
@@ -139,6 +129,7 @@ impl Entry<'_> {
             service: service.name.clone(),
             kind: TransitionKind::Failover,
             seen_token: service.active_token(),
+            seen_holder: None,
             to: None,
             asserted: None,
             lease: None,
@@ -255,6 +246,39 @@ impl Entry<'_> {
         Ok(Done::Ok)
     }
 
+    pub(super) fn instance_left(&mut self, left: &InstanceLeft) -> Reply {
+        let InstanceLeft { service: name, instance, session, reason } = left;
+        let service = self.service(name)?;
+        let Some(known) = service.instances.get(instance) else {
+            return Err(Refusal::NoSuchInstance { service: name.clone(), instance: instance.clone() });
+        };
+        if known.session.as_ref() != Some(session) {
+            return Err(Refusal::UnknownSession { instance: instance.clone(), what: "is registered".to_owned() });
+        }
+        if service.is_active(instance) {
+            let why = "name its token to give that back, and to leave".to_owned();
+            return Err(Refusal::IsActive { service: name.clone(), instance: instance.clone(), why });
+        }
+        self.leave(&service, instance, Some(session), reason);
+        Ok(Done::Ok)
+    }
+
+    /// An instance is no candidate from here on, until its next heartbeat. Another session's word says nothing of it.
+    fn leave(&mut self, service: &Service, id: &InstanceId, session: Option<&str>, reason: &str) {
+        let here = |session| service.instances.get(id).is_some_and(|it| it.session.as_deref() == session && !it.left);
+        if session.is_none() || !here(session) {
+            return;
+        }
+        self.emit(
+            Draft::new(EventKind::InstanceUpdated, format!("\"{id}\" leaves: {reason}"))
+                .service(&service.name)
+                .instance(id),
+        );
+        if let Some(instance) = self.instance_mut(&service.name, id) {
+            instance.left = true;
+        }
+    }
+
     pub(super) fn instance_returned(&mut self, returned: &InstanceReturned) -> Reply {
         let InstanceReturned { service, instance, session } = returned;
         let known = self.service(service)?;
@@ -291,41 +315,6 @@ impl Entry<'_> {
             // It is registered, and it is the active: there is nothing that could be refused.
             let _ = self.lose_holder(&known, why, cause);
         }
-    }
-
-    /// Keeps what a service owes that is about to be deleted, or to remember another as its last holder.
-    pub(super) fn keep_debt(&mut self, name: &ServiceName, holder: Option<&Holder>) -> Result<(), Refusal> {
-        let Some(holder) = holder else { return Ok(()) };
-        // That its connection was closed is no reason to forget it: it may act until its lease ends.
-        let stopped = holder.released.as_ref().is_some_and(|released| released.how == ReleaseHow::Said);
-        if holder.lease.is_none() || stopped || planted(Mutant::DeletionForgetsDebt) {
-            return Ok(());
-        }
-        if self.state.debts.len() >= DEBTS_MAX {
-            let what = "leases that deleted services still owe".to_owned();
-            return Err(Refusal::LimitReached { what, limit: DEBTS_MAX as u64 });
-        }
-        let debt = Debt { service: name.clone(), holder: holder.clone(), since: self.now };
-        self.state.debts.insert(name.clone(), debt);
-        self.changes.insert(Change::Debt(name.clone()));
-        Ok(())
-    }
-
-    /// What was owed under that name, for the service that is made under it now.
-    pub(super) fn take_debt(&mut self, name: &ServiceName) -> Option<Holder> {
-        let debt = self.state.debts.remove(name)?;
-        self.changes.insert(Change::Debt(name.clone()));
-        Some(debt.holder)
-    }
-
-    pub(super) fn debt_forget(&mut self, name: &ServiceName, claim: &LeaseClaim) -> Reply {
-        let owed = self.state.debts.get(name).is_some_and(|debt| debt.holder.token == Some(claim.token));
-        if !owed || claim.term != self.term {
-            return Err(moved_on(format!("what \"{name}\" owes")));
-        }
-        self.state.debts.remove(name);
-        self.changes.insert(Change::Debt(name.clone()));
-        Ok(Done::Ok)
     }
 
     pub(super) fn add_step(&mut self, id: crate::id::TransitionId, step: &str, detail: String) {

@@ -1,12 +1,13 @@
-//! The fencing hook's runs, as the log tells them. Each is in the log before it begins, so that nothing is run twice without
-//! being said: a leader that finds a run without an outcome begins another, and the record says that it resumes.
+//! The fencing hook's attempts, as the log tells them. Each is in the log before it begins, so that nothing is run twice
+//! without being said: a leader that finds an attempt without an outcome begins another, and the record says that it resumes.
 
 use super::verdicts::moved_on;
 use super::{Draft, Entry};
-use crate::command::{Done, HookEnd, HookStart, Reply};
+use crate::command::{Done, HookEnd, HookStart, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::{InstanceId, Token};
-use crate::rules::{is_against, runs_against, under_way_until};
+use crate::policy::ProofKind;
+use crate::rules::{Grounds, NoProof, hook_over, is_against, proof_that_holds, runs_against, under_way_until};
 use crate::state::Fenced;
 use crate::transition::{HookAttempt, Transition, TransitionStatus};
 
@@ -24,6 +25,24 @@ impl Entry<'_> {
         let (Some(holder), Some(hook)) = (&service.assignment.last_holder, &service.spec.fencing.hook) else {
             return Err(moved_on(format!("whom to cut off for {}", start.transition)));
         };
+        if open.actor.is_none() {
+            // Nobody is cut off for a move that Baton may not make by itself, as things are now.
+            if !service.moves_by_itself() {
+                return Err(moved_on(format!("whether \"{}\" moves by itself", start.service)));
+            }
+            self.check_rails(&service, open.kind, open.has_moved())?;
+        }
+        // Nor where a proof has come meanwhile, or the policy does not accept the hook's any more.
+        let over = hook_over(&service, &open);
+        let grounds = Grounds { asserted: open.asserted, hook_over: over.as_deref(), ..Grounds::default() };
+        match proof_that_holds(&service, &grounds) {
+            Err(NoProof::Pending { hook: true, .. }) => {}
+            Ok(proof) => {
+                let why = format!("what holds now is \"{}\": {}", proof.proof, proof.evidence);
+                return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why });
+            }
+            Err(no) => return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why: no.told() }),
+        }
         let before = runs_against(&open, holder).next_back();
         if before.is_some_and(|run| under_way_until(run, hook.timeout, self.term, self.now).is_some()) {
             return Err(moved_on(format!("the fencing hook of {}", start.transition)));
@@ -32,11 +51,14 @@ impl Entry<'_> {
         let whom = whom(&holder.instance, holder.token);
         let told = match lost {
             None => {
-                format!("run {} of the fencing hook begins on node {}, to cut off {whom}", start.attempt, start.node)
+                format!(
+                    "attempt {} of the fencing hook begins on node {}, to cut off {whom}",
+                    start.attempt, start.node
+                )
             }
             Some((number, node)) => format!(
-                "run {} of the fencing hook begins on node {}, to cut off {whom}: run {number} on node {node} has no \
-                 outcome and may have been carried out",
+                "attempt {} of the fencing hook begins on node {}, to cut off {whom}: attempt {number} on node {node} has \
+                 no outcome and may have been carried out",
                 start.attempt, start.node
             ),
         };
@@ -72,11 +94,11 @@ impl Entry<'_> {
         };
         let runs = |it: &&HookAttempt| it.number == end.attempt && it.outcome.is_none();
         let Some(run) = open.hook.iter().find(runs).filter(|_| open.service == end.service).cloned() else {
-            return Err(moved_on(format!("run {} of the fencing hook of {}", end.attempt, end.transition)));
+            return Err(moved_on(format!("attempt {} of the fencing hook of {}", end.attempt, end.transition)));
         };
         let whom = whom(&run.instance, run.token);
         let word = if end.outcome.ok { format!("confirmed that {whom} is cut off") } else { "failed".to_owned() };
-        let told = format!("run {} of the fencing hook {word}: {}", end.attempt, end.outcome.detail);
+        let told = format!("attempt {} of the fencing hook {word}: {}", end.attempt, end.outcome.detail);
         let mut more = Transition::clone(&open);
         if let Some(run) = more.hook.iter_mut().find(|it| it.number == end.attempt) {
             run.outcome = Some(end.outcome.clone());

@@ -5,6 +5,7 @@
 
 mod automation;
 mod breakers;
+mod debts;
 mod holders;
 mod hooks;
 mod instances;
@@ -226,6 +227,7 @@ impl Entry<'_> {
             Command::ActivationExpire(expire) => self.activation_expire(expire),
             Command::HookStart(start) => self.hook_start(start),
             Command::HookEnd(end) => self.hook_end(end),
+            Command::InstanceLeft(left) => self.instance_left(left),
             Command::InstanceReturned(returned) => self.instance_returned(returned),
             Command::AutomationPause(pause) => self.automation_pause(pause),
             Command::AutomationResume(resume) => self.automation_resume(resume),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Draft, Entry, check_generation};
 use crate::command::{Done, Refusal, Reply, ServiceDelete, ServicePut};
 use crate::event::EventKind;
-use crate::id::{InstanceId, ServiceName};
-use crate::policy::{Liveness, Mode};
-use crate::state::{Assignment, Change, Holder, Instance, Phase, Rails, SERVICES_MAX, Service};
+use crate::id::InstanceId;
+use crate::policy::Mode;
+use crate::state::{Assignment, Change, Phase, Rails, SERVICES_MAX, Service};
 
 impl Entry<'_> {
     pub(super) fn service_put(&mut self, put: &ServicePut) -> Reply {
@@ -41,6 +41,7 @@ impl Entry<'_> {
             instances: imbl::OrdMap::new(),
         };
         self.state.services.insert(put.service.clone(), Arc::new(service));
+        self.ask_the_lease_first(&put.service);
         let reason = format!("{} created service \"{}\" ({})", put.actor, put.service, put.spec.mode);
         self.emit(Draft::new(EventKind::ServiceCreated, reason).service(&put.service).actor(Some(&put.actor)));
         Ok(Done::Stored { created: true, generation: 1, session: None })
@@ -63,6 +64,7 @@ impl Entry<'_> {
         if put.spec.mode == Mode::ActivePassive && old.spec.mode == Mode::ActiveActive {
             self.remember_who_served(&put.service, old.instances.values())?;
         }
+        self.ask_the_lease_first(&put.service);
         if put.spec.checks != old.spec.checks {
             let reprobed: Vec<InstanceId> = old
                 .instances
@@ -81,51 +83,11 @@ impl Entry<'_> {
         Ok(Done::Stored { created: false, generation, session: None })
     }
 
-    /// All of an `active_active` service are told that they are active, and none of them is told to stop when it becomes
-    /// `active_passive` or loses one: the first active after that is not the first that ever worked, and needs a proof.
-    ///
-    /// One stands for all. It is one that heartbeats if there is one, since for that the stricter proof is owed.
-    pub(super) fn remember_who_served<'a>(
-        &mut self,
-        name: &ServiceName,
-        served: impl Iterator<Item = &'a Arc<Instance>>,
-    ) -> Result<(), Refusal> {
-        let strictness = |liveness: Liveness| match liveness {
-            Liveness::Heartbeat => 3,
-            Liveness::Probe => 1,
-        };
-        let owed = |held: &Holder| match (&held.lease, held.released.is_some() || held.fenced.is_some()) {
-            // Whoever has stopped owes nothing, and says nothing of those who served after it.
-            (_, true) => 0,
-            (Some(_), false) => 2,
-            (None, false) => strictness(held.liveness),
-        };
-        for instance in served {
-            let liveness = instance.registration.liveness;
-            let held = self.service(name)?.assignment.last_holder.clone();
-            if held.as_ref().is_none_or(|held| owed(held) < strictness(liveness)) {
-                // Whoever it stands for has no lease; that of the one before is owed beside it.
-                self.keep_debt(name, held.as_ref())?;
-                let assignment = &mut self.service_mut(name)?.assignment;
-                assignment.last_holder = Some(Holder {
-                    instance: instance.id.clone(),
-                    token: None,
-                    liveness,
-                    session: None,
-                    lease: None,
-                    released: None,
-                    fenced: None,
-                });
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn service_delete(&mut self, delete: &ServiceDelete) -> Reply {
         let service = self.service(&delete.service)?;
         check_generation(delete.if_generation, service.generation)?;
         let reason = format!("{} deleted service \"{}\"", delete.actor, delete.service);
-        self.keep_debt(&delete.service, service.assignment.last_holder.as_ref())?;
+        self.keep_debt(&service)?;
         self.vacate(&delete.service, &reason, Some(&delete.actor), None)?;
         for instance in service.instances.keys() {
             self.changes.insert(Change::Instance(delete.service.clone(), instance.clone()));

@@ -13,8 +13,8 @@ use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
 use crate::rules::{
-    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, open_told, preferred_over, proof_that_holds, rails_of,
-    why_not, word_is_about,
+    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, held_last, open_told, preferred_over, proof_that_holds,
+    rails_of, why_not, word_is_about,
 };
 use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
@@ -36,6 +36,9 @@ impl Entry<'_> {
         if service.active_token() != start.seen_token && !planted(Mutant::PromotionWithoutCompare) {
             return Err(moved_on(format!("the active of \"{}\"", start.service)));
         }
+        if start.asserted.is_some() {
+            check_holder_seen(&service, start.seen_holder)?;
+        }
         let active = service.assignment.active.clone();
         let leaving = active.as_ref().and_then(|active| service.instances.get(&active.instance));
         self.check_cause(&service, leaving, start)?;
@@ -51,7 +54,7 @@ impl Entry<'_> {
             self.check_rails(&service, start.kind, false)?;
         }
         let grounds =
-            Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, standing: None };
+            Grounds { asserted: start.asserted, claim: start.lease.as_ref(), term: self.term, ..Grounds::default() };
         let proof = proof_that_holds(&service, &grounds);
         let planned = match start.kind {
             TransitionKind::Switchover | TransitionKind::Failback => true,
@@ -212,6 +215,7 @@ impl Entry<'_> {
             promoted: None,
             tried: Vec::new(),
             hook: Vec::new(),
+            hook_forgiven: 0,
         };
         let (from, to) = (transition.from.clone(), transition.to.clone());
         self.store_transition(transition);
@@ -293,7 +297,7 @@ impl Entry<'_> {
             self.check_rails(&service, kind, open.has_moved())?;
         }
         let grounds =
-            Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, standing: None };
+            Grounds { asserted: open.asserted, claim: promote.lease.as_ref(), term: self.term, ..Grounds::default() };
         let proof = match proof_that_holds(&service, &grounds) {
             Ok(proof) if proof.proof == promote.proof => proof,
             Ok(other) => {
@@ -310,7 +314,7 @@ impl Entry<'_> {
     }
 
     pub(super) fn transition_take(&mut self, take: &TransitionTake) -> Reply {
-        let TransitionTake { service: name, transition: id, to, asserted, reason, actor } = take;
+        let TransitionTake { service: name, transition: id, seen_holder: _, to, asserted, reason, actor } = take;
         let service = self.service(name)?;
         let open = self.state.transitions.get(id).cloned();
         let waits = service.assignment.transition == Some(*id) && service.assignment.active.is_none();
@@ -319,14 +323,16 @@ impl Entry<'_> {
             let why = "only \"operator\" can be asserted".to_owned();
             return Err(Refusal::ProofRefused { proof, why });
         }
+        if asserted.is_some() {
+            check_holder_seen(&service, take.seen_holder)?;
+        }
         self.check_eligible(&service, target(&service, to)?, to, Asker::Operator)?;
-        let itself = word_is_about(&service, &to.instance);
-        if asserted.is_some() && itself {
+        if asserted.is_some() && word_is_about(&service, &to.instance) {
             return Err(Refusal::NotEligible { instance: to.instance.clone(), why: SAID_TO_HAVE_STOPPED.to_owned() });
         }
         // What was said before counts on, unless the one whom it was said of is asked for: then it is taken back.
-        let asserted = asserted.or(open.asserted.filter(|_| !itself));
-        let grounds = Grounds { asserted, claim: None, term: self.term, standing: None };
+        let asserted = asserted.or(open.asserted.filter(|_| !held_last(&service, &to.instance)));
+        let grounds = Grounds { asserted, claim: None, term: self.term, ..Grounds::default() };
         let proof = proof_that_holds(&service, &grounds);
         if let Err(no @ NoProof::Never { .. }) = &proof {
             return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why: no.told() });
@@ -336,6 +342,8 @@ impl Entry<'_> {
         taken.to = Some(to.instance.clone());
         taken.tried.retain(|tried| *tried != to.instance);
         taken.asserted = asserted;
+        // Whoever asks has perhaps mended what the hook failed by: its attempts are counted anew.
+        taken.hook_forgiven = u32::try_from(open.hook.len()).unwrap_or(u32::MAX);
         if take.asserted.is_some() {
             taken.asserted_because = Some(format!("{actor}: {reason}"));
         } else if asserted.is_none() {
@@ -421,6 +429,7 @@ impl Entry<'_> {
             },
             released: None,
             fenced: None,
+            others: false,
         });
         if counts {
             service.rails.moved(now);
@@ -586,6 +595,13 @@ impl Entry<'_> {
             self.changes.insert(Change::Transition(id));
         }
     }
+}
+
+/// What an operator asserts is about whoever held it when they looked. Somebody else may have been promoted since, within the
+/// same move, and be gone again.
+fn check_holder_seen(service: &Service, seen: Option<Token>) -> Result<(), Refusal> {
+    let held = service.assignment.last_holder.as_ref().and_then(|holder| holder.token);
+    if held == seen { Ok(()) } else { Err(moved_on(format!("the last holder of \"{}\"", service.name))) }
 }
 
 /// Whether an active of this health must be replaced.

@@ -151,8 +151,42 @@ fn after_a_release_nothing_that_names_that_token_or_a_lower_one_is_heeded() {
         let changes = holder.answered(late.number, &leased(named), at(1_010));
         assert_eq!(!changes.is_empty(), heeded, "token {named} after the release of 7: {changes:?}");
         assert_eq!(holder.may_act(at(1_010)).is_some(), heeded);
-        assert_eq!(!hears(&mut holder, 2_000, &leased(named), 2_010).is_empty(), heeded, "nor if it is asked later");
+        let later = hears(&mut holder, 2_000, &leased(named), 2_010);
+        let acts = later.iter().any(|change| matches!(change, Change::Active { .. } | Change::Extended { .. }));
+        assert_eq!(acts, heeded, "nor if it is asked later: {later:?}");
+        assert_eq!(holder.may_act(at(2_010)).is_some(), heeded);
     }
+}
+
+#[test]
+fn a_grant_that_was_asked_for_after_the_release_shows_that_nobody_heard_it() {
+    let mut holder = active();
+    let before = holder.send(at(1_000));
+    holder.release(Token(7));
+    assert_eq!(holder.answered(before.number, &leased(7), at(1_010)), [], "it was asked before: that shows nothing");
+    let unheard = [Change::Unreleased { token: Token(7) }];
+    assert_eq!(hears(&mut holder, 2_000, &leased(7), 2_010), unheard);
+    assert_eq!(hears(&mut holder, 60_000, &leased(7), 60_010), unheard, "as long as it is so");
+    assert_eq!((holder.may_act(at(60_010)), holder.lapses_at()), (None, None));
+    holder.release(Token(6));
+    assert_eq!(hears(&mut holder, 61_000, &leased(7), 61_010), unheard, "a lower release changes nothing");
+    assert_eq!(hears(&mut holder, 62_000, &leased(6), 62_010), [], "the lower one is nobody's any more");
+    assert_eq!(hears(&mut holder, 63_000, &passive(), 63_010), []);
+
+    // One that was only replaced may still be worked under: nobody has released it.
+    let mut holder = active();
+    hears(&mut holder, 1_000, &leased(9), 1_010);
+    assert_eq!(hears(&mut holder, 2_000, &leased(7), 2_010), []);
+}
+
+#[test]
+fn an_answer_without_a_word_of_the_role_takes_nothing_away_and_gives_nothing() {
+    let mut holder = active();
+    let beat = holder.send(at(1_000));
+    holder.undecided(beat.number);
+    assert_eq!((holder.may_act(at(1_010)), holder.lapses_at()), (Some(Token(7)), Some(at(TTL))));
+    assert_eq!(holder.answered(beat.number, &leased(7), at(1_020)), [], "it was answered");
+    assert_eq!(holder.elapsed(at(TTL)), [Change::Stopped { token: Token(7), why: Stop::Lapsed }]);
 }
 
 #[test]
@@ -163,7 +197,9 @@ fn the_release_of_an_old_token_leaves_a_newer_one_alone() {
     assert_eq!(holder.may_act(at(1_020)), Some(Token(9)));
     holder.release(Token(9));
     holder.release(Token(7));
-    assert_eq!(hears(&mut holder, 2_000, &leased(9), 2_010), [], "a lower release takes nothing back");
+    let heard = hears(&mut holder, 2_000, &leased(9), 2_010);
+    assert_eq!(heard, [Change::Unreleased { token: Token(9) }], "a lower release takes nothing back");
+    assert_eq!(holder.may_act(at(2_010)), None);
 }
 
 #[test]

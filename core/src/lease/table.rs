@@ -94,6 +94,14 @@ pub struct LeaseClaim {
     pub led_for: Millis,
 }
 
+impl LeaseClaim {
+    /// Whether its own numbers say what it claims: W has passed since the last renewal, and since the leader's election.
+    pub fn waited(&self, terms: &LeaseTerms) -> bool {
+        let past = |ago: Millis| ago.as_duration() >= terms.wait();
+        (past(self.led_for) || planted(Mutant::NoWaitOfNewLeader)) && self.renewed_ago.is_none_or(past)
+    }
+}
+
 /// How the lease of a token stands, as far as a node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "lease", rename_all = "snake_case")]

@@ -101,6 +101,7 @@ impl Leader {
             service: name(),
             kind: if first { TransitionKind::Placement } else { TransitionKind::Failover },
             seen_token: service.active_token(),
+            seen_holder: None,
             to: Some(Target { instance: target.id.clone(), epoch: target.epoch, lag: None }),
             asserted: None,
             lease: None,

@@ -9,8 +9,8 @@ use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
 use crate::rules::{
-    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, open_told, preferred_over, proof_that_holds, rails_of,
-    why_not, word_is_about,
+    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, held_last, hook_over, open_told, preferred_over,
+    proof_that_holds, rails_of, why_not, word_is_about,
 };
 use crate::state::{Instance, Service, State};
 use crate::time::{ClusterTime, Millis};
@@ -110,15 +110,20 @@ pub fn plan_manual(
         (ManualMove::Failover | ManualMove::Switchover, Some(open)) => go_on(&seek, open, request, facts, seed)?,
     };
     // What was said when the move began holds on, unless the one whom it was said of is asked for.
-    let said = open.and_then(|open| open.asserted).filter(|_| !word_is_about(service, &to));
+    let said = open.and_then(|open| open.asserted).filter(|_| !held_last(service, &to));
     let asserted = asserted.or(said);
     let first = asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
     let refused = |why| Refusal::ProofRefused { proof: first, why };
-    let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease) };
+    let grounds = Grounds { asserted, claim: None, term: facts.term, standing: Some(&facts.lease), hook_over: None };
     let (proof, waits_for, waits_at_most) = match proof_that_holds(service, &grounds) {
         Ok(proof) => (Some(proof), None, None),
-        // An operator's open move to that instance waits for that anyway: whoever asks again must bring something.
-        Err(no) if open.is_some_and(|open| open.actor.is_some() && open.to.as_ref() == Some(&to)) => {
+        // An operator's open move to that instance waits for that anyway: whoever asks again must bring something, or make the
+        // hook be tried again.
+        Err(no)
+            if open.is_some_and(|open| {
+                open.actor.is_some() && open.to.as_ref() == Some(&to) && hook_over(service, open).is_none()
+            }) =>
+        {
             return Err(refused(no.told()));
         }
         Err(no @ NoProof::Pending { lease_in, .. }) => (None, Some(no.told()), lease_in),
@@ -132,10 +137,12 @@ pub fn plan_manual(
         (ManualMove::Failover, true) => TransitionKind::Failover,
         (ManualMove::Failover, false) => TransitionKind::Placement,
     };
+    let seen_holder = service.assignment.last_holder.as_ref().and_then(|holder| holder.token);
     let command = match open {
         Some(open) => Command::TransitionTake(TransitionTake {
             service: name.clone(),
             transition: open.id,
+            seen_holder,
             to: target,
             asserted,
             reason: request.reason.clone(),
@@ -145,6 +152,7 @@ pub fn plan_manual(
             service: name.clone(),
             kind,
             seen_token: service.active_token(),
+            seen_holder,
             to: Some(target),
             asserted,
             // The leader's planner seals and completes what this opens.
@@ -248,9 +256,9 @@ fn go_on(
     seed: u64,
 ) -> Result<InstanceId, Refusal> {
     let service = seek.service;
-    let stopped = |id: &InstanceId| request.asserts_stopped && word_is_about(service, id);
+    let stopped = |id: &InstanceId| request.asserts_stopped && held_last(service, id);
     if let Some(wanted) = &request.to {
-        if stopped(wanted) {
+        if stopped(wanted) && word_is_about(service, wanted) {
             return Err(Refusal::NotEligible { instance: wanted.clone(), why: SAID_TO_HAVE_STOPPED.to_owned() });
         }
         return choose(&Seek { leaving: None, ..*seek }, request, facts, seed);

@@ -25,10 +25,10 @@ use crate::pick::{callable, why_nobody};
 use crate::policy::{FailbackMode, Mode, ProofKind, inactive_parts};
 use crate::probe::{Health, Verdict};
 use crate::rules::{
-    Asker, Grounds, NoProof, Seek, Sets, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over,
+    Asker, Grounds, NoProof, Seek, Sets, hook_over, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over,
     proof_that_holds, rails_of, word_is_about,
 };
-use crate::state::{Active, HealthInputs, Instance, Phase, Service, Source, State};
+use crate::state::{Active, HealthInputs, Holder, Instance, Phase, Service, Source, State};
 use crate::time::{ClusterTime, Millis};
 use crate::transition::{ProofRecord, Transition, TransitionKind, Trigger};
 
@@ -162,13 +162,15 @@ impl<'a> Planner<'a> {
     }
 
     /// The instance that a move leaves: the present active; or the one that an operator's open transition moves away from,
-    /// or that released the service by itself.
+    /// that released the service by itself, or that the fencing hook has cut off or is to cut off.
     fn leaving(&self) -> Option<InstanceId> {
         let active = self.service.assignment.active.as_ref().map(|active| active.instance.clone());
         active.or_else(|| {
             let open = self.state.open_transition(self.service)?;
             let holder = self.service.assignment.last_holder.as_ref();
-            let released = holder.filter(|holder| holder.released.is_some()).map(|holder| &holder.instance);
+            let fenced = || matches!(self.proof(Some(open)), Err(NoProof::Pending { only_hook: true, .. }));
+            let released = |holder: &&Holder| holder.released.is_some() || holder.fenced.is_some() || fenced();
+            let released = holder.filter(released).map(|holder| &holder.instance);
             if open.actor.is_some() { open.from.clone() } else { released.cloned() }
         })
     }
@@ -273,6 +275,7 @@ impl<'a> Planner<'a> {
             service: service.name.clone(),
             kind: TransitionKind::Failover,
             seen_token: Some(active.token),
+            seen_holder: Some(active.token),
             to: best.map(|to| self.seen(&to)),
             asserted: None,
             lease: self.claim(proof.ok().as_ref()),
@@ -343,6 +346,7 @@ impl<'a> Planner<'a> {
             service: service.name.clone(),
             kind: TransitionKind::Failback,
             seen_token: Some(active.token),
+            seen_holder: Some(active.token),
             to: Some(self.seen(&to)),
             asserted: None,
             lease: self.claim(proof.ok().as_ref()),
@@ -510,6 +514,7 @@ impl<'a> Planner<'a> {
                     service: service.name.clone(),
                     kind: TransitionKind::Placement,
                     seen_token: None,
+                    seen_holder: service.assignment.last_holder.as_ref().and_then(|holder| holder.token),
                     to: Some(self.seen(&to)),
                     asserted: None,
                     lease: self.claim(Some(&proof)),
@@ -606,14 +611,20 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn gate_proof(&mut self, open: Option<&Transition>) -> Result<ProofRecord, NoProof> {
+    fn proof(&self, open: Option<&Transition>) -> Result<ProofRecord, NoProof> {
+        let hook_over = open.and_then(|open| hook_over(self.service, open));
         let grounds = Grounds {
             asserted: open.and_then(|open| open.asserted),
             claim: None,
             term: self.facts.term,
             standing: Some(&self.facts.lease),
+            hook_over: hook_over.as_deref(),
         };
-        let found = proof_that_holds(self.service, &grounds);
+        proof_that_holds(self.service, &grounds)
+    }
+
+    fn gate_proof(&mut self, open: Option<&Transition>) -> Result<ProofRecord, NoProof> {
+        let found = self.proof(open);
         let ends = match &found {
             Err(NoProof::Pending { lease_in: Some(left), .. }) => Some(*left),
             Err(NoProof::Pending { lease_in: None, .. } | NoProof::Never { .. }) | Ok(_) => None,

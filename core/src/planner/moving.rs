@@ -5,7 +5,10 @@ use super::{Decision, HeldBack, Planned, Planner, Rails, rank};
 use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
 use crate::lease::LeaseStanding;
-use crate::rules::{Asker, NoProof, Seek, not_eligible, runs_against, under_way_until};
+use crate::rules::{
+    Asker, NoProof, OPERATOR_MAY_SAY, Seek, failed_against, hook_over, not_eligible, runs_against, times,
+    under_way_until,
+};
 use crate::state::{Instance, Phase};
 use crate::time::Millis;
 use crate::transition::{ProofRecord, Transition, TransitionKind};
@@ -14,8 +17,6 @@ use crate::transition::{ProofRecord, Transition, TransitionKind};
 const HOOK_AGAIN: Millis = Millis(500);
 /// The longest such rest.
 const HOOK_AGAIN_MAX: Millis = Millis::secs(30);
-/// The most runs of a hook within one transition, those included that have no outcome: the record keeps each of them.
-const HOOK_RUNS_MAX: usize = 200;
 
 impl Planner<'_> {
     pub(super) fn moving(&mut self) -> Planned {
@@ -45,9 +46,8 @@ impl Planner<'_> {
             },
             (best, Err(no)) => {
                 // Nobody is cut off for the sake of a move that may not be made, or has nobody to go to.
-                if best.is_some()
-                    && held.is_none()
-                    && let Some(planned) = self.fence(&open, &no)
+                if let (Some(to), None) = (&best, &held)
+                    && let Some(planned) = self.fence(&open, &no, &to.id)
                 {
                     return planned;
                 }
@@ -148,11 +148,26 @@ impl Planner<'_> {
         })
     }
 
-    /// Runs the fencing hook where it could bring the proof that is missing.
-    fn fence(&mut self, open: &Transition, no: &NoProof) -> Option<Planned> {
-        let NoProof::Pending { hook: true, .. } = no else { return None };
+    /// Runs the fencing hook where it could bring the proof that is missing, for promoting `to`.
+    fn fence(&mut self, open: &Transition, no: &NoProof, to: &InstanceId) -> Option<Planned> {
+        let over = hook_over(self.service, open);
+        if let Some(why) = &over {
+            self.gate("hook", false, why.clone());
+        }
+        let NoProof::Pending { hook: true, only_hook, .. } = no else { return None };
         let hook = self.service.spec.fencing.hook.as_ref()?;
         let holder = self.service.assignment.last_holder.as_ref()?;
+        // The hook knows an instance and no session: it would cut off the fresh process with the old one.
+        if holder.instance == *to {
+            let mut why = format!("the fencing hook would cut off \"{to}\", which is the one that is to be promoted");
+            if *only_hook {
+                why = format!("{why}, and there is no lease of its earlier time that ends by itself");
+            }
+            self.gate("hook", false, why.clone());
+            let why = format!("{why}; {OPERATOR_MAY_SAY}");
+            // Where something else can bring the proof, that is what is waited for.
+            return only_hook.then(|| (Decision::Hold, format!("{} waits: {why}.", open.id), None));
+        }
         // A planned move is polite: whoever is well and was told to step down is given the time to do so.
         if self.service.assignment.phase == Phase::Switching
             && holder.released.is_none()
@@ -167,19 +182,14 @@ impl Planner<'_> {
             self.gate("hook", false, why.clone());
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
-        let failed = runs_against(open, holder).filter(|run| run.outcome.as_ref().is_some_and(|it| !it.ok)).count();
+        let failed = failed_against(open, holder);
         let last = runs_against(open, holder).next_back();
         let lost_at = last.and_then(|run| under_way_until(run, hook.timeout, self.facts.term, self.now));
         if let (Some(run), Some(lost_at)) = (last, lost_at) {
             self.wake(lost_at);
-            let why = format!("run {} of the fencing hook is under way on node {}", run.number, run.node);
+            let why = format!("attempt {} of the fencing hook is under way on node {}", run.number, run.node);
             self.gate_until("hook", false, why.clone(), Some(lost_at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
-        }
-        if failed >= hook.attempts as usize || open.hook.len() >= HOOK_RUNS_MAX {
-            let why = format!("the fencing hook has failed {failed} times, attempts is {}", hook.attempts);
-            self.gate("hook", false, why);
-            return None;
         }
         let rest = last.and_then(|run| run.outcome.as_ref().map(|outcome| (run, outcome))).map(|(run, outcome)| {
             let again =
@@ -188,12 +198,12 @@ impl Planner<'_> {
         });
         if let Some(at) = rest.filter(|at| self.now < *at) {
             self.wake(at);
-            let why = format!("the fencing hook has failed {failed} times and is run again soon");
+            let why = format!("the fencing hook has failed {} and is run again soon", times(failed));
             self.gate_until("hook", false, why.clone(), Some(at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
         let attempt = u32::try_from(open.hook.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let summary = format!("{} of \"{}\": running the fencing hook, run {attempt}.", open.id, self.service.name);
+        let summary = format!("{} of \"{}\": running the fencing hook, attempt {attempt}.", open.id, self.service.name);
         let command = Command::HookStart(HookStart {
             service: self.service.name.clone(),
             transition: open.id,

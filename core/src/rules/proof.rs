@@ -18,6 +18,8 @@ pub struct Grounds<'a> {
     pub term: u64,
     /// How the lease stands, for those who only explain. Nothing is promoted by it.
     pub standing: Option<&'a LeaseStanding>,
+    /// The fencing hook was run against this holder and is not run again, where that is so: why, in a sentence.
+    pub hook_over: Option<&'a str>,
 }
 
 /// Why no proof holds.
@@ -31,6 +33,8 @@ pub enum NoProof {
         lease_in: Option<Millis>,
         /// Whether the fencing hook could bring one.
         hook: bool,
+        /// Whether nothing else than the hook could, but for a word of the holder's own: there is no lease that ends by itself.
+        only_hook: bool,
     },
     /// None can come by itself: only an operator's word.
     Never {
@@ -57,12 +61,13 @@ impl NoProof {
 
     /// All of it: what an operator may do about it too.
     pub fn told(&self) -> String {
-        format!(
-            "{}; an operator may say that it has stopped: a failover with proof \"operator\" and a reason",
-            self.waits()
-        )
+        format!("{}; {OPERATOR_MAY_SAY}", self.waits())
     }
 }
+
+/// What helps where no proof holds.
+pub(crate) const OPERATOR_MAY_SAY: &str =
+    "an operator may say that it has stopped: a failover with proof \"operator\" and a reason";
 
 fn proof(proof: ProofKind, fencing: Fencing, evidence: impl Into<String>) -> ProofRecord {
     ProofRecord { proof, fencing, evidence: evidence.into() }
@@ -91,11 +96,17 @@ fn accepted(policy: &ProofPolicy, holder: &Holder) -> Accepted {
             Accepted {
                 release: has(ProofKind::Release),
                 lease: has(ProofKind::Lease),
-                hook: has(ProofKind::Hook),
+                // To cut off one that stands for many stops one of many.
+                hook: has(ProofKind::Hook) && !holder.stands_for_others(),
                 token: has(ProofKind::Token).then_some(Fencing::Enforced),
             }
         }
     }
+}
+
+/// Whether this holder's token is proof enough, so that no operator's word is needed.
+pub(super) fn token_is_enough(service: &Service, holder: &Holder) -> bool {
+    accepted(&service.spec.fencing.proof, holder).token.is_some()
 }
 
 /// The proof that holds for promoting somebody, or why none does. An operator's word comes first where there is one, then
@@ -108,6 +119,34 @@ pub fn proof_that_holds(service: &Service, grounds: &Grounds<'_>) -> Result<Proo
     let Some(holder) = &service.assignment.last_holder else {
         return Ok(proof(ProofKind::NoneNeeded, Fencing::Enforced, "nobody has held this service"));
     };
+    proof_about(service, holder, grounds).map(|record| told_of_others(holder, record))
+}
+
+/// Whether this holder, of which nothing more is known, keeps others from being promoted under the spec as it is.
+pub(crate) fn needs_proof(service: &Service, holder: &Holder) -> bool {
+    proof_about(service, holder, &Grounds::default()).is_err()
+}
+
+/// What proves that one holder has stopped says nothing of those it stands for.
+fn told_of_others(holder: &Holder, record: ProofRecord) -> ProofRecord {
+    match record.proof {
+        ProofKind::Release | ProofKind::Lease | ProofKind::Hook if holder.stands_for_others() => {
+            let evidence = format!(
+                "{}; but others served beside \"{}\" in active_active, and nothing says that they have stopped",
+                record.evidence, holder.instance
+            );
+            proof(record.proof, Fencing::Advisory, evidence)
+        }
+        ProofKind::Release
+        | ProofKind::Lease
+        | ProofKind::Hook
+        | ProofKind::Token
+        | ProofKind::Operator
+        | ProofKind::NoneNeeded => record,
+    }
+}
+
+fn proof_about(service: &Service, holder: &Holder, grounds: &Grounds<'_>) -> Result<ProofRecord, NoProof> {
     let accepted = accepted(&service.spec.fencing.proof, holder);
     if accepted.release
         && let Some(released) = &holder.released
@@ -162,6 +201,10 @@ fn by_lease(holder: &Holder, grounds: &Grounds<'_>) -> Option<ProofRecord> {
     if claim.term != grounds.term || (claim.token != token && !planted(Mutant::PromotionWithoutCompare)) {
         return None;
     }
+    // Whoever proposed it has sealed it, and looked. A number that says otherwise is worth no trust.
+    if !claim.waited(&terms) {
+        return None;
+    }
     let wait = Millis(u64::try_from(terms.wait().as_millis()).unwrap_or(u64::MAX));
     let renewed = match claim.renewed_ago {
         // To the millisecond: rounded, the two could look as if too little had been waited.
@@ -201,9 +244,12 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         });
     }
     let hook = accepted.hook && service.spec.fencing.hook.is_some();
+    let over = grounds.hook_over.filter(|_| hook);
+    let hook = hook && over.is_none();
     if hook {
         waits.push("the fencing hook's confirmation".to_owned());
     }
+    let over = over.map_or_else(String::new, |why| format!("; {why}"));
     let accepts = match &service.spec.fencing.proof {
         ProofPolicy::Auto(AutoWord::Auto) => "fencing.proof is \"auto\"".to_owned(),
         ProofPolicy::List(kinds) => {
@@ -212,16 +258,20 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         }
     };
     if !leased && !hook && (holder.lease.is_none() || waits.is_empty()) {
-        let why = match (holder.liveness, holder.token) {
-            (Liveness::Heartbeat, None) => {
-                format!("{accepts}, and \"{who}\" served beside others, without a token or a lease that could end")
+        let one = match &service.spec.fencing.proof {
+            ProofPolicy::List(kinds) if kinds.contains(&ProofKind::Hook) => {
+                ", and cutting off one of them would not stop the others"
             }
-            (Liveness::Heartbeat | Liveness::Probe, _) => {
-                format!("{accepts}, and nothing of that can come of \"{who}\" by itself")
-            }
+            ProofPolicy::List(_) | ProofPolicy::Auto(AutoWord::Auto) => "",
+        };
+        let why = if holder.stands_for_others() {
+            let without = if holder.token.is_none() { ", without a token or a lease that could end" } else { "" };
+            format!("{accepts}, and \"{who}\" served beside others{without}{one}")
+        } else {
+            format!("{accepts}, and nothing of that can come of \"{who}\" by itself{over}")
         };
         return NoProof::Never { why };
     }
-    let why = format!("\"{who}\" may still act: waiting for {}", waits.join(" or "));
-    NoProof::Pending { why, lease_in, hook }
+    let why = format!("\"{who}\" may still act: waiting for {}{over}", waits.join(" or "));
+    NoProof::Pending { why, lease_in, hook, only_hook: hook && !leased }
 }

@@ -36,7 +36,8 @@ pub const INSTANCES_MAX: usize = 20_000;
 pub const TRANSITIONS_MAX: usize = 10_000;
 /// The most steps one transition keeps: its first and its last ones. One in which nobody ever acknowledges goes on for ever.
 pub const STEPS_MAX: usize = 200;
-/// The most leases that deleted services may owe; beyond it a deletion is refused until some have run out.
+/// The most that deleted services may owe; beyond it a deletion that would owe more is refused until some leases have run
+/// out, or somebody has said that who served has stopped.
 pub const DEBTS_MAX: usize = 10_000;
 
 /// One node of the cluster, as it announced itself.
@@ -97,7 +98,8 @@ pub struct State {
     pub services: OrdMap<ServiceName, Arc<Service>>,
     /// Transition records by id; ids rise with time.
     pub transitions: OrdMap<TransitionId, Arc<Transition>>,
-    /// What deleted services still owe, by their names: somebody may act under a lease that has not run out.
+    /// What deleted services still owe, by their names, and what is owed beside the last holder of one that is there: somebody
+    /// may act under a lease that has not run out, or without one.
     pub debts: OrdMap<ServiceName, Debt>,
 }
 

@@ -66,6 +66,23 @@ pub struct Holder {
     /// A fencing hook has cut it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<Fenced>,
+    /// Others served beside it or after it, in an `active_active` service, and it stands for all of them: what stops this
+    /// one does not stop those.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub others: bool,
+}
+
+impl Holder {
+    /// It has said itself that it stopped. A closed connection is no such word, and to be cut off is a proof only where the
+    /// policy accepts it.
+    pub fn has_stopped(&self) -> bool {
+        self.released.as_ref().is_some_and(|released| released.how == ReleaseHow::Said)
+    }
+
+    /// Whether it stands for others too, that may act whatever becomes of this one.
+    pub const fn stands_for_others(&self) -> bool {
+        self.others || self.token.is_none()
+    }
 }
 
 words! {
@@ -102,13 +119,16 @@ pub struct Fenced {
     pub evidence: String,
 }
 
-/// A lease that is owed by a service that was deleted.
+/// What is owed by a service that was deleted, or beside the last holder of one that is there: somebody may still act.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Debt {
     /// Its name.
     pub service: ServiceName,
-    /// Whoever may still act.
+    /// Whoever may still act: the one with a lease, if there is one.
     pub holder: Holder,
+    /// Who served after that one without a lease that could end, and may act when the lease has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Holder>,
     /// Since when, on the decision clock.
     pub since: ClusterTime,
 }

@@ -149,7 +149,7 @@ fn check_proof(entry: &Entry<'_>, record: &Transition, proof: &ProofRecord, hold
             let terms = holder.lease.expect("a lease");
             let right = |claim: &LeaseClaim| claim.term == entry.term && Some(claim.token) == holder.token;
             prop_assert!(entry.claims(name, true, right), "nobody has claimed that in term {}", entry.term);
-            let advisory = terms.on_quorum_loss == OnQuorumLoss::Freeze;
+            let advisory = terms.on_quorum_loss == OnQuorumLoss::Freeze || holder.others;
             prop_assert_eq!(proof.fencing == Fencing::Advisory, advisory, "a frozen holder goes on");
         }
         (ProofKind::Release, Some(holder)) => {

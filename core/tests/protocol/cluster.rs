@@ -3,7 +3,7 @@
 
 use baton_core::apply::{Position, apply_batch};
 use baton_core::command::{
-    Ack, Batch, Command, Done, InstancePut, InstanceReturned, Refusal, Release, Reply, ServiceDelete,
+    Ack, Batch, Command, Done, InstanceLeft, InstancePut, InstanceReturned, Refusal, Release, Reply, ServiceDelete,
 };
 use baton_core::id::{InstanceId, Token};
 use baton_core::lease::{Granted, LeaseClaim, LeaseTerms, Leases, ReadPoint, Renewal, Unsealable, Withheld};
@@ -134,6 +134,13 @@ impl Cluster {
 
     pub(crate) fn ack(&mut self, id: &str, session: &str, token: Token) -> Reply {
         self.send(ack(id, session, token))
+    }
+
+    /// It goes away and names no token.
+    pub(crate) fn goes(&mut self, id: &str, session: &str) -> Reply {
+        let (service, instance) = (service("orders"), instance(id));
+        let (session, reason) = (session.to_owned(), "shutting down".to_owned());
+        self.send(Command::InstanceLeft(InstanceLeft { service, instance, session, reason }))
     }
 
     pub(crate) fn returns(&mut self, id: &str, session: &str) -> Reply {

@@ -1,4 +1,5 @@
-//! The faults that can be planted in `apply`: each does what the stories say must not happen.
+//! The faults that can be planted in `apply`, and those in the table that `apply` must not hide: each does what the stories say
+//! must not happen.
 
 use baton_core::command::{Command, Promote};
 use baton_core::id::Token;
@@ -48,17 +49,34 @@ fn broken(mutant: Mutant) -> Option<bool> {
             let Command::Promote(promote) = promotion(&cluster, claim) else { unreachable!() };
             cluster.send(Command::Promote(Promote { seen_token: Some(Token(1)), ..promote })).is_ok()
         }
+        Mutant::NoWaitOfNewLeader => {
+            cluster.term = 2;
+            cluster.leases.begin(2, cluster.local());
+            cluster.falls_silent("a");
+            cluster.pass(Millis(W.0 - 1));
+            cluster.active().is_some()
+        }
+        Mutant::MarginOfOneClock => {
+            cluster.falls_silent("a");
+            cluster.pass(Millis(W.0 - 1));
+            cluster.active().is_some()
+        }
+        Mutant::NoSeal => {
+            cluster.world.wait(W);
+            let claim = cluster.claim().expect("it has run out");
+            let late = cluster.renew("a", "a1").is_ok();
+            cluster.order(ManualMove::Failover, Some("b"));
+            let promotion = promotion(&cluster, claim);
+            late && cluster.send(promotion).is_ok()
+        }
         // Kept by the table, by the holder, or by whoever makes rounds, leaders and clocks.
         Mutant::NoReadIndex
         | Mutant::RoundBeforeReceipt
-        | Mutant::NoWaitOfNewLeader
         | Mutant::WaitFromCandidacy
         | Mutant::TableKeptOnReelection
-        | Mutant::MarginOfOneClock
         | Mutant::ClockStopsInSleep
         | Mutant::AnswerMatchedToNewest
         | Mutant::RecordedAfterSending
-        | Mutant::NoSeal
         | Mutant::SealAtAppend
         | Mutant::SealTimesOut
         | Mutant::GrantBeforeOwnEntry
@@ -68,7 +86,7 @@ fn broken(mutant: Mutant) -> Option<bool> {
 }
 
 #[test]
-fn each_fault_that_is_planted_in_apply_shows() {
+fn each_fault_that_is_planted_there_shows() {
     for mutant in Mutant::ALL {
         plant(None);
         let Some(without) = broken(mutant) else { continue };

@@ -109,6 +109,33 @@ fn one_that_leaves_is_no_candidate_until_it_heartbeats_in_its_session() {
 }
 
 #[test]
+fn one_that_has_released_before_may_leave_afterwards() {
+    let mut cluster = Cluster::new(|_| {});
+    let token = cluster.token();
+    cluster.release("a", "a1", token).expect("taken");
+    assert!(!cluster.world.at("orders", "a").left, "it only stepped down");
+    cluster.leave("a", "a1", token).expect("said twice, with another word");
+    assert!(cluster.world.at("orders", "a").left);
+}
+
+#[test]
+fn one_that_holds_nothing_says_so_when_it_goes_and_the_holder_names_its_token() {
+    let mut cluster = Cluster::new(|_| {});
+    let token = cluster.token();
+    assert_eq!(cluster.goes("a", "a1").map_err(|it| it.code()), Err("is_active"));
+    assert_eq!(cluster.goes("b", "b0").map_err(|it| it.code()), Err("unknown_session"));
+    assert_eq!(cluster.goes("d", "d1").map_err(|it| it.code()), Err("no_such_instance"));
+    cluster.goes("b", "b1").expect("it holds nothing");
+    cluster.goes("b", "b1").expect("said twice is said once");
+    assert!(cluster.world.at("orders", "b").left);
+    cluster.release("a", "a1", token).expect("taken");
+    cluster.settle();
+    assert_eq!(cluster.active().as_deref(), Some("c"), "b is no candidate");
+    cluster.returns("b", "b1").expect("it is there again");
+    assert!(!cluster.world.at("orders", "b").left);
+}
+
+#[test]
 fn a_new_session_of_one_that_left_is_a_candidate() {
     let mut cluster = Cluster::new(|_| {});
     let token = cluster.token();

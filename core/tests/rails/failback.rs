@@ -99,6 +99,7 @@ fn nobody_goes_back_to_one_that_is_not_preferred_or_too_early() {
             service: service("orders"),
             kind: TransitionKind::Failback,
             seen_token: world.service("orders").active_token(),
+            seen_holder: None,
             to: Some(Target { instance: instance(to), epoch: known.epoch, lag: None }),
             asserted: None,
             lease: None,

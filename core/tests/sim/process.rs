@@ -354,6 +354,13 @@ impl World {
                     }
                 }
                 Change::Superseded => self.over(at),
+                // Nobody heard it: it is said again, sooner or later.
+                Change::Unreleased { token } => {
+                    if self.rng.chance(300) {
+                        self.seen.note(Sight::ReleasesRepeated);
+                        self.say_released(at, session, token, false);
+                    }
+                }
             }
         }
     }

@@ -50,6 +50,7 @@ sights! {
     GrantsSealed = "a renewal was refused under a seal",
     SealsRefused = "a seal was refused: the lease may still run",
     AnswersIgnored = "an answer to a heartbeat came too late to grant anything",
+    ReleasesRepeated = "a release that nobody heard was said again",
     LeasesLapsed = "a holder's lease ran out",
     StepDowns = "a holder was told to step down, and did",
     ReleasesSaid = "a holder released by itself",

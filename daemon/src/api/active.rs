@@ -65,6 +65,11 @@ async fn check(
 
 /// Is it the active?
 ///
+/// This is the role that was agreed on, and not whether it may act. A holder keeps it until the move that takes it away
+/// begins, which a pause, for one, holds back: so the answer may be yes when its lease is known to have ended and the holder
+/// has stopped by itself. `pick` and `endpoints` refuse such a holder, as soon as its silence has made it `unhealthy`;
+/// `lease_expires_in_ms` of `…/active` tells what is left of the lease, 0 where it has ended.
+///
 /// In an `active_active` service every instance is that calls may go to: `healthy` or `suspect`, not cooling down,
 /// enabled, its breaker not open.
 #[utoipa::path(method(get, head), path = "/v1/services/{service}/instances/{instance}/is-active", tag = "active",

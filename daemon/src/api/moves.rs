@@ -1,7 +1,5 @@
 //! An operator moves the active: planned by the planner, decided at apply, and watched here to its end.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use baton_client::view::{MoveAnswer, MoveRequest, Problem};
@@ -10,6 +8,7 @@ use baton_core::id::{ServiceName, TransitionId};
 use baton_core::json::{FieldError, Json, read as read_fields};
 use baton_core::planner::{ManualMove, ManualRequest, plan_manual};
 use baton_core::policy::ProofKind;
+use baton_core::time::Millis;
 use baton_core::transition::{Transition, TransitionStatus};
 use tokio::time::Instant;
 
@@ -21,9 +20,9 @@ use super::longpoll::read;
 use super::query::{Consistency, Query};
 use super::reason::reason;
 
-/// How long an answer waits for the move's end. A move that waits for a proof may take longer: the record says how it
-/// stands.
-const MOVE_WAIT: Duration = Duration::from_secs(10);
+/// How long an answer waits for the move's end, at most and where the request does not say. A move that waits for a proof
+/// may take longer: the record says how it stands. Longer would only hold a connection.
+const MOVE_WAIT: Millis = Millis::secs(10);
 
 /// Replace the active, well or not
 ///
@@ -39,8 +38,8 @@ const MOVE_WAIT: Duration = Duration::from_secs(10);
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
-            so far", body = Transition),
+        (status = 202, description = "The move is still open after `wait`: it waits for a proof, a candidate or an \
+            acknowledgement, and goes on. Its record so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
@@ -68,8 +67,8 @@ pub(crate) async fn failover(
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
-            so far", body = Transition),
+        (status = 202, description = "The move is still open after `wait`: it waits for a proof, a candidate or an \
+            acknowledgement, and goes on. Its record so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`, `active_not_well`, `transition_in_progress`, `not_eligible`, \
@@ -100,8 +99,8 @@ pub(crate) async fn switchover(
     responses(
         (status = 200, description = "The move is made: its record. With `dry_run`, the plan",
             body = MoveAnswer),
-        (status = 202, description = "The move is open, and waits for a proof, a candidate or an acknowledgement: its record \
-            so far", body = Transition),
+        (status = 202, description = "The move is still open after `wait`: it waits for a proof, a candidate or an \
+            acknowledgement, and goes on. Its record so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
         (status = 409, description = "`already_active`: nobody is preferred to the active. `active_not_well`, \
@@ -131,7 +130,8 @@ fn parse(body: &Json) -> Result<MoveRequest, Vec<FieldError>> {
             slot.refuse("cannot be asserted: the only proof that a request can bring is \"operator\"");
             None
         });
-        Some(MoveRequest { to, reason: reason?, dry_run, proof })
+        let wait = fields.field("wait").and_then(|slot| slot.millis(Millis::ZERO..=MOVE_WAIT));
+        Some(MoveRequest { to, reason: reason?, dry_run, proof, wait })
     })
 }
 
@@ -143,6 +143,7 @@ async fn make(
     body: &Json,
 ) -> Result<Answer, ApiError> {
     let asked = parse(body).map_err(ApiError::Invalid)?;
+    let wait = asked.wait.unwrap_or(MOVE_WAIT);
     let request =
         ManualRequest { wanted, to: asked.to, reason: asked.reason, actor, asserts_stopped: asked.proof.is_some() };
     let facts = state.reports.facts(service).await;
@@ -163,14 +164,14 @@ async fn make(
             return Err(ApiError::Reply(done));
         }
     };
-    to_its_end(state, transition).await
+    to_its_end(state, transition, wait).await
 }
 
-/// Waits for a transition's end, and answers with its record: 200 at its end, 202 while it is open.
-pub(super) async fn to_its_end(state: &ApiState, id: TransitionId) -> Result<Answer, ApiError> {
+/// Waits so long for a transition's end, and answers with its record: 200 at its end, 202 while it is open.
+pub(super) async fn to_its_end(state: &ApiState, id: TransitionId, wait: Millis) -> Result<Answer, ApiError> {
     let reader = state.consensus.reader();
     let mut applied = reader.watch();
-    let deadline = Instant::now() + MOVE_WAIT;
+    let deadline = Instant::now() + wait.as_duration();
     loop {
         applied.borrow_and_update();
         let view = reader.view();
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_move_needs_a_reason_and_takes_no_other_proof_than_a_word() {
-        let wish = asked(r#"{"to":"b","reason":"x","dry_run":true,"proof":"operator"}"#).expect("valid");
+        let wish = asked(r#"{"to":"b","reason":"x","dry_run":true,"proof":"operator","wait":"250ms"}"#).expect("valid");
+        assert_eq!(wish.wait, Some(Millis(250)));
         assert_eq!((wish.dry_run, wish.proof), (true, Some(ProofKind::Operator)));
         assert_eq!(wish.to.map(|to| to.to_string()).as_deref(), Some("b"));
         for (bad, paths) in [
@@ -216,6 +218,8 @@ mod tests {
             (r#"{"reason":"a\u001b[2Jb"}"#, vec!["reason"]),
             (r#"{"reason":"x","proof":"lease"}"#, vec!["proof"]),
             (r#"{"reason":"x","proof":1}"#, vec!["proof"]),
+            (r#"{"reason":"x","wait":"10001ms"}"#, vec!["wait"]),
+            (r#"{"reason":"x","wait":10}"#, vec!["wait"]),
             (r#"{"to":"B!","dry_run":"yes"}"#, vec!["to", "reason", "dry_run"]),
             (r#"{"reason":"x","force":true}"#, vec!["force"]),
             ("[]", vec!["$"]),

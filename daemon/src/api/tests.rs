@@ -13,6 +13,7 @@ use baton_client::view::PROBLEM_JSON;
 use baton_core::command::{Command, Done, NodeAnnounce, VerdictReport, VerdictsRecord};
 use baton_core::id::{NodeId, TransitionId};
 use baton_core::probe::{Evidence, Verdict};
+use baton_core::time::Millis;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -248,7 +249,8 @@ async fn a_move_that_is_taken_is_never_called_unknown_by_name() {
     let node = Node::start().await;
     // Whoever stops waiting, whether time is up or the node ends, knows nothing of this record.
     node.shutdown.cancel();
-    let told = moves::to_its_end(&node.state, TransitionId(99)).await.map(|_| ()).expect_err("no record");
+    let told =
+        moves::to_its_end(&node.state, TransitionId(99), Millis::secs(10)).await.map(|_| ()).expect_err("no record");
     let (status, problem) = read_problem(axum::response::IntoResponse::into_response(told)).await;
     assert_eq!((status, &problem["code"]), (503, &Value::from("outcome_unknown")));
     assert!(problem["detail"].as_str().is_some_and(|told| told.contains("/v1/transitions/tr-99")), "{problem}");

@@ -1,7 +1,8 @@
 //! The records of transitions.
 
 use axum::extract::State;
-use baton_client::view::TransitionPage;
+use baton_client::view::{Problem, TransitionPage};
+use baton_core::command::Refusal;
 use baton_core::id::{ServiceName, TransitionId};
 use baton_core::transition::Transition;
 use imbl::OrdMap;
@@ -34,6 +35,8 @@ impl FromArgs for Wanted {
 }
 
 /// Transitions, the newest first
+///
+/// Those of a service that was deleted are still told. Where there is neither a service nor a record of that name: 404.
 #[utoipa::path(get, path = "/v1/transitions", tag = "transitions", operation_id = "list_transitions",
     params(
         ("service" = Option<String>, Query, description = "Only those of this service"),
@@ -41,10 +44,23 @@ impl FromArgs for Wanted {
         ("limit" = Option<u32>, Query, description = "Items on a page, 1 to 1000 (default 100)"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
-    responses((status = 200, description = "A page of records", body = TransitionPage)))]
+    responses(
+        (status = 200, description = "A page of records", body = TransitionPage),
+        (status = 404, description = "`no_such_service`: there is no such service, and no record of one", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
 pub(crate) async fn list(State(state): State<ApiState>, Query(wanted): Query<Wanted>) -> Result<Answer, ApiError> {
     let view = read(&state, wanted.consistency).await?;
-    let page = page(&view.state.transitions, &wanted);
+    let records = &view.state.transitions;
+    let page = page(records, &wanted);
+    if let Some(service) = &wanted.service
+        && page.items.is_empty()
+        && view.state.service(service).is_none()
+        // A page may be empty because the ones before it were all.
+        && !records.values().any(|record| record.service == *service)
+    {
+        return Err(Refusal::NoSuchService { service: service.clone() }.into());
+    }
     Ok(Answer::json(&page)?.at(view.state.meta.revision))
 }
 

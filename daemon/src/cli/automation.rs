@@ -58,8 +58,8 @@ pub(super) async fn pause(global: &GlobalArgs, args: PauseArgs) -> Result<Exit, 
     let request = PauseRequest { reason, until: None, lasts: Some(lasts), owner };
     let client = global.client()?;
     match service {
-        Some(service) => tell(global, service.as_str(), &client.pause(&service, &request).await?, of_service),
-        None => tell(global, "every service", &client.pause_all(&request).await?, of_cluster),
+        Some(service) => tell(global, service.as_str(), ANY_MORE, &client.pause(&service, &request).await?, of_service),
+        None => tell(global, "every service", ANY_MORE, &client.pause_all(&request).await?, of_cluster),
     }
 }
 
@@ -69,28 +69,33 @@ pub(super) async fn resume(global: &GlobalArgs, args: ResumeArgs) -> Result<Exit
     let request = ResumeRequest { reason };
     let client = global.client()?;
     let Some(service) = service else {
-        return tell(global, "every service", &client.resume_all(&request).await?, of_cluster);
+        return tell(global, "every service", "at once any more", &client.resume_all(&request).await?, of_cluster);
     };
-    let done = tell(global, service.as_str(), &client.resume(&service, &request).await?, of_service)?;
+    let automation = client.resume(&service, &request).await?;
     // What holds all of them holds this one too, and whoever has resumed it thinks that nothing does.
-    if let Ok(cluster) = client.cluster().await {
-        for held in of_cluster(&cluster.automation) {
-            remark(&format!("still held: {held}; baton resume --all lets it go"));
-        }
+    let all = client.cluster().await.map(|cluster| of_cluster(&cluster.automation)).unwrap_or_default();
+    let scope = if all.is_empty() { ANY_MORE } else { "any more but what holds every service" };
+    let done = tell(global, service.as_str(), scope, &automation, of_service)?;
+    for held in all {
+        remark(&format!("still held: {held}; baton resume --all lets it go"));
     }
     Ok(done)
 }
 
+/// That nothing is left, where nothing is.
+const ANY_MORE: &str = "any more";
+
 fn tell<T: Serialize>(
     global: &GlobalArgs,
     whom: &str,
+    scope: &str,
     automation: &T,
     held: impl Fn(&T) -> Vec<String>,
 ) -> Result<Exit, ClientError> {
     show(global, automation, || {
         let held = held(automation);
         if held.is_empty() {
-            return format!("{whom}: moved automatically, where it is to be");
+            return format!("nothing holds automatic moves of {whom} {scope}");
         }
         held.iter().map(|why| format!("{whom}: {why}")).collect::<Vec<_>>().join("\n")
     })

@@ -7,6 +7,7 @@ mod operator;
 mod run;
 mod says;
 mod serve;
+mod stale;
 mod status;
 mod tokens;
 mod transitions;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use baton_client::view::{MoveAnswer, MoveRequest};
 use baton_client::{Client, ClientError};
 use baton_core::id::{InstanceId, ServiceName};
-use baton_core::planner::{GateVerdict, ManualMove, ManualPlan};
+use baton_core::planner::{ManualMove, ManualPlan};
 use baton_core::policy::ProofKind;
 use baton_core::time::Millis;
 use baton_core::transition::{Transition, TransitionStatus};
@@ -20,6 +20,9 @@ use crate::terminal::words::one_line;
 
 /// The pause between two looks at an open move.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long the last look may take once the patience is over: a node answers in milliseconds, where it can.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
 /// The arguments of the three moves.
 #[derive(Debug, Args)]
@@ -47,7 +50,9 @@ pub(super) struct MoveArgs {
 pub(super) async fn run(global: &GlobalArgs, wanted: ManualMove, args: MoveArgs) -> Result<Exit, ClientError> {
     let MoveArgs { service, to, reason, dry_run, proof, wait } = args;
     let deadline = Instant::now() + wait.as_duration();
-    let request = MoveRequest { to, reason, dry_run, proof: proof.map(|_| ProofKind::Operator) };
+    // Answered at once: how long to wait is decided here, and what it waits for is told meanwhile.
+    let wait = (!dry_run).then_some(Millis::ZERO);
+    let request = MoveRequest { to, reason, dry_run, proof: proof.map(|_| ProofKind::Operator), wait };
     let client = global.client()?;
     match client.make_move(wanted, &service, &request).await? {
         MoveAnswer::Planned(plan) => show(global, plan.as_ref(), || rehearsed(&plan)),
@@ -78,8 +83,10 @@ async fn to_its_end(client: &Client, mut record: Transition, deadline: Instant) 
         {
             remark(&format!("{} is open: {}", record.id, one_line(&step.detail)));
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
-        if let Ok(now) = client.transition(record.id).await {
+        tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)).await;
+        // The last look is given a moment too, and none may outlast the patience by the client's own.
+        let look = tokio::time::timeout_at(deadline.max(Instant::now() + LOOK_WITHIN), client.transition(record.id));
+        if let Ok(Ok(now)) = look.await {
             record = now;
         }
     }
@@ -97,11 +104,16 @@ fn rehearsed(plan: &ManualPlan) -> String {
         (Some(proof), _) => {
             lines.push(format!("proof: {} ({}), {}", proof.proof, proof.fencing, one_line(&proof.evidence)));
         }
-        (None, Some(why)) => lines.push(format!("waits for: {}", one_line(why))),
+        (None, Some(why)) => lines.push(match plan.waits_at_most {
+            // Up to the next second: what is promised at most may not be cut.
+            Some(most) => format!("waits at most {}: {}", Millis::secs(most.0.div_ceil(1_000)), one_line(why)),
+            None => format!("waits: {}", one_line(why)),
+        }),
         (None, None) => {}
     }
-    for gate in plan.report.gates.iter().filter(|gate| gate.verdict == GateVerdict::Hold) {
-        lines.push(format!("by itself Baton would not: {}: {}", one_line(&gate.gate), one_line(&gate.why)));
+    for gate in &plan.bypasses {
+        let why = one_line(&gate.why);
+        lines.push(format!("by itself Baton would not, which does not hold your move: {why}"));
     }
     lines.join("\n")
 }

@@ -11,11 +11,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::says::says;
+use super::stale::{Told, or_remembered};
 use super::{GlobalArgs, Output, automation};
 use crate::terminal::exit::Exit;
-use crate::terminal::output::{
-    BAD, Cell, DIM, DOUBT, GOOD, PLAIN, STRONG, Table, age, cell, data, paint, remark, styled,
-};
+use crate::terminal::output::{BAD, Cell, DIM, DOUBT, GOOD, PLAIN, STRONG, Table, age, cell, data, paint, styled};
 use crate::terminal::output::{clock, wall_now};
 use crate::terminal::words::one_line;
 
@@ -37,11 +36,8 @@ struct Status {
 pub(super) async fn run(global: &GlobalArgs, args: StatusArgs) -> Result<Exit, ClientError> {
     let client = global.client()?;
     let cluster = client.cluster().await?;
-    let (services, stale) = services(&client, args.service.as_ref()).await?;
+    let Told { answer: services, stale } = services(&client, args.service.as_ref()).await?;
     let status = Status { cluster, services };
-    if stale {
-        remark("no quorum answers: the services are told as one node remembers them, which may be long ago");
-    }
     let text = match global.output {
         Output::Table => render(&status, wall_now()),
         Output::Json => serde_json::to_string_pretty(&status)
@@ -55,22 +51,16 @@ pub(super) async fn run(global: &GlobalArgs, args: StatusArgs) -> Result<Exit, C
 }
 
 /// The services, from memory where there is no quorum to ask.
-async fn services(client: &Client, only: Option<&ServiceName>) -> Result<(Vec<ServiceView>, bool), ClientError> {
+async fn services(client: &Client, only: Option<&ServiceName>) -> Result<Told<Vec<ServiceView>>, ClientError> {
     let asked = match only {
         Some(service) => client.service(service).await.map(|view| vec![view]),
         None => client.services().await,
     };
-    match asked {
-        Err(error) if error.is_status(503) => Ok((
-            match only {
-                Some(service) => vec![client.service_stale(service).await?],
-                None => client.get_all("/v1/services?consistency=stale").await?,
-            },
-            true,
-        )),
-        Ok(services) => Ok((services, false)),
-        Err(error) => Err(error),
-    }
+    let remembered = async || match only {
+        Some(service) => client.service_stale(service).await.map(|view| vec![view]),
+        None => client.get_all("/v1/services?consistency=stale").await,
+    };
+    or_remembered(asked, "the services are", remembered).await
 }
 
 /// Whether somebody serves it.
@@ -107,16 +97,20 @@ fn held(status: &Status) -> Vec<String> {
 
 fn cluster_line(cluster: &ClusterView) -> String {
     let live = cluster.nodes.iter().filter(|node| node.live).count();
+    // Who is live is the leader's word: without one, this is what the node that answers heard last.
+    let living = match cluster.leader {
+        Some(_) => paint(if live == cluster.nodes.len() { GOOD } else { BAD }, &format!("{live} live")),
+        None => paint(BAD, "nobody knows how many live"),
+    };
     let leader = match cluster.leader {
         Some(leader) => format!("leader {leader}"),
         None => paint(BAD, "no leader"),
     };
     let id = if cluster.cluster_id.is_empty() { "(not yet named)" } else { &cluster.cluster_id };
     format!(
-        "cluster {}  {} nodes, {}  {leader}  term {}  revision {}",
+        "cluster {}  {} nodes, {living}  {leader}  term {}  revision {}",
         paint(STRONG, &one_line(id)),
         cluster.nodes.len(),
-        paint(if live == cluster.nodes.len() { GOOD } else { BAD }, &format!("{live} live")),
         cluster.term,
         cluster.local.revision,
     )
@@ -128,7 +122,12 @@ fn nodes_table(cluster: &ClusterView) -> Table {
         table.row([
             cell(node.id),
             cell(node.role.as_str()),
-            if node.live { styled(GOOD, "yes") } else { styled(BAD, "lost") },
+            match (node.live, cluster.leader) {
+                // The node that answers lives, whoever leads.
+                (true, None) if node.id != cluster.local.id => styled(DOUBT, "unknown"),
+                (true, _) => styled(GOOD, "yes"),
+                (false, _) => styled(BAD, "lost"),
+            },
             cell(node.api.as_deref().unwrap_or("-")),
             cell(node.peer.as_deref().unwrap_or("-")),
             cell(node.version.as_deref().unwrap_or("-")),
@@ -263,6 +262,21 @@ orders   active_passive  vacant  -       -      -        -      0 of 1
 INSTANCE  ROLE     HEALTH   SINCE                  ADDRESS       TIER  PRIORITY  WHO SAYS WHAT
 orders/a  passive  suspect  10:42:00.007 (4s ago)  127.0.0.1:80  0     100       2, 3 down (web failed 3 in a row, connection: connection refused); 1 up";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn without_a_leader_nobody_is_called_live_but_the_node_that_answers() {
+        let mut cluster = status().cluster;
+        cluster.leader = None;
+        let mut other = cluster.nodes[0].clone();
+        other.id = 2;
+        cluster.nodes.push(other);
+        let told = |text: String| anstream::adapter::strip_str(&text).to_string();
+        let line = told(cluster_line(&cluster));
+        assert_eq!(line, "cluster c1  2 nodes, nobody knows how many live  no leader  term 4  revision 42");
+        let table = told(nodes_table(&cluster).render(""));
+        let cells = |row: usize| table.lines().nth(row).map(|line| line.split_whitespace().nth(2).map(str::to_owned));
+        assert_eq!((cells(1), cells(2)), (Some(Some("yes".to_owned())), Some(Some("unknown".to_owned()))), "{table}");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(super) enum TokensCommand {
                       NEVER run it against a resource in use: it overwrites the value and raises the highest token far above\n\
                       Baton's own, so that the real holder would be refused.\n\n\
                       A write is PUT (or POST) with the header Baton-Token and a number in the body: 2xx is accepted, 409 or\n\
-                      412 refused. GET, where it answers 200, reads that number back. Exit code 5 when a rule is broken.")]
+                      412 refused. GET, where it answers 200, reads that number back.\n\n\
+                      Exit code 5 when a rule is broken, a wrong answer among them; 2 when nobody answers.")]
     Conformance(ConformanceArgs),
 }
 
@@ -179,7 +180,7 @@ async fn conformance(output: Output, args: ConformanceArgs) -> Exit {
 fn exit_of(ended: &Result<Report, Box<Failure>>) -> Exit {
     match ended {
         Ok(_) => Exit::Done,
-        Err(failure) if failure.rule == Rule::Answered => Exit::NoConnection,
+        Err(failure) if failure.silent => Exit::NoConnection,
         Err(_) => Exit::Unhealthy,
     }
 }
@@ -195,7 +196,7 @@ fn told(ended: &Result<Report, Box<Failure>>) -> Value {
             "skipped": skipped.iter().map(|(rule, why)| json!({"rule": rule.as_str(), "why": why})).collect::<Vec<_>>(),
         }),
         Err(failure) => {
-            let Failure { rule, what, seed, first, history } = failure.as_ref();
+            let Failure { rule, what, silent: _, seed, first, history } = failure.as_ref();
             json!({"passed": false, "rule": rule.as_str(), "what": what, "seed": seed, "first": first, "history": history})
         }
     }
@@ -205,9 +206,9 @@ fn told(ended: &Result<Report, Box<Failure>>) -> Value {
 mod tests {
     use super::*;
 
-    fn failure(rule: Rule) -> Result<Report, Box<Failure>> {
+    fn failure(rule: Rule, silent: bool) -> Result<Report, Box<Failure>> {
         let history = vec!["write token 7, value 1 → accepted".to_owned()];
-        Err(Box::new(Failure { rule, what: "token 6 was accepted".to_owned(), seed: 3, first: 7, history }))
+        Err(Box::new(Failure { rule, what: "token 6 was accepted".to_owned(), silent, seed: 3, first: 7, history }))
     }
 
     #[test]
@@ -222,14 +223,15 @@ mod tests {
 
     #[test]
     fn a_broken_rule_and_a_silent_resource_end_differently() {
-        assert_eq!(exit_of(&failure(Rule::LowerRefused)), Exit::Unhealthy);
-        assert_eq!(exit_of(&failure(Rule::Answered)), Exit::NoConnection);
+        assert_eq!(exit_of(&failure(Rule::LowerRefused, false)), Exit::Unhealthy);
+        assert_eq!(exit_of(&failure(Rule::Answered, true)), Exit::NoConnection);
+        assert_eq!(exit_of(&failure(Rule::Answered, false)), Exit::Unhealthy, "a wrong status is an answer");
     }
 
     #[test]
     fn a_failure_is_told_to_programs_with_its_seed_and_its_history() {
         assert_eq!(
-            told(&failure(Rule::LowerRefused)),
+            told(&failure(Rule::LowerRefused, false)),
             json!({"passed": false, "rule": "lower_refused", "what": "token 6 was accepted", "seed": 3, "first": 7,
                    "history": ["write token 7, value 1 → accepted"]})
         );

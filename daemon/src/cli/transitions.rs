@@ -6,6 +6,7 @@ use baton_core::id::{ServiceName, TransitionId};
 use baton_core::transition::{Durations, HookAttempt, Transition, TransitionStatus};
 use clap::Args;
 
+use super::stale::or_remembered;
 use super::{GlobalArgs, show};
 use crate::terminal::exit::Exit;
 use crate::terminal::output::{BAD, Cell, DOUBT, GOOD, STRONG, Table, age, cell, clock, length, styled, wall_now};
@@ -43,7 +44,7 @@ fn about(text: &str) -> Result<About, String> {
     }
 }
 
-/// Asks and tells.
+/// Asks and tells; unhealthy where only one node's memory could be asked.
 pub(super) async fn run(global: &GlobalArgs, args: TransitionsArgs) -> Result<Exit, ClientError> {
     let client = global.client()?;
     let (service, id) = match (args.about, args.id) {
@@ -54,10 +55,15 @@ pub(super) async fn run(global: &GlobalArgs, args: TransitionsArgs) -> Result<Ex
         (None, id) => (None, id),
     };
     let Some(id) = id else {
-        let records = client.transitions(service.as_ref(), args.limit.into()).await?;
-        return show(global, &records, || table(&records).render(""));
+        let (of, limit) = (service.as_ref(), usize::from(args.limit));
+        let asked = client.transitions(of, limit).await;
+        let told = or_remembered(asked, "the records are", async || client.transitions_stale(of, limit).await).await?;
+        show(global, &told.answer, || table(&told.answer).render(""))?;
+        return Ok(told.exit());
     };
-    let record = client.transition(id).await?;
+    let asked = client.transition(id).await;
+    let told = or_remembered(asked, "the record is", async || client.transition_stale(id).await).await?;
+    let record = &told.answer;
     if let Some(service) = service.filter(|service| *service != record.service) {
         return Err(ClientError::Problem(Box::new(Problem {
             status: 404,
@@ -66,7 +72,8 @@ pub(super) async fn run(global: &GlobalArgs, args: TransitionsArgs) -> Result<Ex
             ..Problem::default()
         })));
     }
-    show(global, &record, || timeline(&record))
+    show(global, record, || timeline(record))?;
+    Ok(told.exit())
 }
 
 fn status(record: &Transition) -> Cell {
@@ -164,7 +171,7 @@ fn timeline(record: &Transition) -> String {
 }
 
 fn hook(attempt: &HookAttempt) -> String {
-    let resumes = if attempt.resumes { ", the run before it may have run too" } else { "" };
+    let resumes = if attempt.resumes { ", the attempt before it may have been carried out too" } else { "" };
     let ended = attempt.outcome.as_ref().map_or_else(
         || "no outcome".to_owned(),
         |outcome| {
@@ -172,7 +179,7 @@ fn hook(attempt: &HookAttempt) -> String {
             format!("{word} after {}: {}", length(outcome.took_ms), outcome.detail)
         },
     );
-    format!("run {} on node {} in term {}{resumes}: {ended}", attempt.number, attempt.node, attempt.term)
+    format!("attempt {} on node {} in term {}{resumes}: {ended}", attempt.number, attempt.node, attempt.term)
 }
 
 /// `first failure → suspect 200 ms, suspect → agreed 400 ms, …; 640 ms in all`.

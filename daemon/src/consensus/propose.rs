@@ -121,6 +121,7 @@ impl Item {
             | Command::ActivationExpire(_)
             | Command::HookStart(_)
             | Command::HookEnd(_)
+            | Command::InstanceLeft(_)
             | Command::InstanceReturned(_)
             | Command::AutomationPause(_)
             | Command::AutomationResume(_)

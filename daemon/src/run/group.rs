@@ -213,6 +213,12 @@ fn processes() -> Option<Vec<Listed>> {
     (!all.is_empty()).then_some(all)
 }
 
+/// How many processes of a group do anything.
+#[cfg(test)]
+pub(super) fn of_group(group: Pid) -> usize {
+    processes().expect("a list").iter().filter(|one| one.group == group && one.lives).count()
+}
+
 fn pid(text: &str) -> Option<Pid> {
     text.parse().ok().filter(|id| *id > 0).and_then(Pid::from_raw)
 }
@@ -286,8 +292,7 @@ mod tests {
         group.signal(Signal::TERM);
         assert_eq!(test_kill_process_group(group.id()), Ok(()), "a grandchild is still there");
         tokio::time::timeout(SOON, group.emptied(&Orphans::default())).await.expect("nobody survives KILL");
-        let left = processes().expect("a list").into_iter().filter(|one| one.group == group.id() && one.lives).count();
-        assert_eq!(left, 0);
+        assert_eq!(of_group(group.id()), 0);
     }
 
     #[tokio::test]

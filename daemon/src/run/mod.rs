@@ -191,7 +191,7 @@ impl Runner {
     }
 
     async fn wait(&mut self, signals: &mut Signals, deaths: &mut Stream, alarm: &mut Alarm) -> Came {
-        let wake = self.supervisor.wake_at(boot_time());
+        let wake = self.supervisor.wake_at();
         tokio::select! {
             input = of_group(self.group.as_mut(), self.ended, &self.orphans) => Came::Input(input),
             event = self.session.next() => Came::Input(Input::Session(event)),

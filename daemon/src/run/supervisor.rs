@@ -125,6 +125,8 @@ pub(super) struct Supervisor {
     code: Option<u8>,
     /// The last line about waiting, so that it is said once.
     said: Option<String>,
+    /// When it looked at its deadlines last.
+    looked: LocalTime,
 }
 
 impl Supervisor {
@@ -142,6 +144,7 @@ impl Supervisor {
             deaf: false,
             code: None,
             said: None,
+            looked: LocalTime::default(),
         }
     }
 
@@ -160,13 +163,16 @@ impl Supervisor {
             Input::Time => {}
         }
         self.look(now, &mut out);
+        self.looked = now;
         out
     }
 
     /// When the supervisor wants to be called at the latest, if nothing happens before.
-    pub(super) fn wake_at(&self, now: LocalTime) -> Option<LocalTime> {
+    ///
+    /// A deadline that has passed since the last step is still to come: only a step can meet it.
+    pub(super) fn wake_at(&self) -> Option<LocalTime> {
         match &self.state {
-            State::Waiting if self.not_before > now => self.next.map(|next| self.not_before.min(next.until)),
+            State::Waiting if self.not_before > self.looked => self.next.map(|next| self.not_before.min(next.until)),
             State::Waiting => self.next.map(|next| next.until),
             State::Running(run) => run.deadline(&self.rules),
             State::Releasing { .. } | State::Over => None,

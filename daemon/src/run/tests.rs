@@ -45,7 +45,7 @@ impl Play {
 
     /// Lets the time pass and every deadline within it.
     fn wait(&mut self, until: u64) -> &mut Self {
-        while let Some(wake) = self.supervisor.wake_at(at(self.now)).filter(|wake| *wake <= at(until)) {
+        while let Some(wake) = self.supervisor.wake_at().filter(|wake| *wake <= at(until)) {
             let wake = u64::try_from(wake.0.as_millis()).expect("short");
             assert!(wake > self.now, "at {} it wants to be woken at {wake}: it would never sleep", self.now);
             self.now = wake;
@@ -109,6 +109,8 @@ fn a_child_runs_while_its_lease_is_renewed_and_its_end_ends_everything() {
     play.hears(SessionEvent::Passive { active: "b".parse().ok() });
     play.hears(SessionEvent::Passive { active: "b".parse().ok() });
     play.wait(1_000).active(17, 11_000).wait(5_000).extended(17, 15_000).wait(9_000).extended(17, 19_000);
+    // Late answers to older requests take nothing back.
+    play.extended(17, 12_000).extended(16, 99_000);
     play.wait(15_900).ends(Ended::Code(7)).wait(15_910).released(17);
     play.did(
         "0 orders/a is passive, waiting (active: b)
@@ -412,7 +414,7 @@ fn whatever_happens_no_group_lives_beyond_its_lease_and_no_token_is_given_back_b
         let mut newest = 0_u64;
         for _ in 0..60 {
             let until = play.now + dice.below(4_000);
-            while let Some(wake) = play.supervisor.wake_at(at(play.now)).filter(|wake| *wake <= at(until)) {
+            while let Some(wake) = play.supervisor.wake_at().filter(|wake| *wake <= at(until)) {
                 play.now = u64::try_from(wake.0.as_millis()).expect("short");
                 world.apply(seed, play.now, play.supervisor.step(at(play.now), Input::Time));
             }

@@ -98,7 +98,10 @@ impl HttpResource {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, Unanswered> {
-        request.send().await.map_err(|error| Unanswered(format!("{}: {}", self.url, root(&error.without_url()))))
+        request
+            .send()
+            .await
+            .map_err(|error| Unanswered::silent(format!("{}: {}", self.url, root(&error.without_url()))))
     }
 }
 
@@ -107,7 +110,7 @@ impl Resource for HttpResource {
         match self.write_with(Some(token), value).await? {
             status if status.is_success() => Ok(Outcome::Accepted),
             StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Ok(Outcome::Refused),
-            status => Err(Unanswered(format!("status {status} is neither 2xx nor 409 or 412"))),
+            status => Err(Unanswered::wrong(format!("status {status} is neither 2xx nor 409 or 412"))),
         }
     }
 
@@ -115,7 +118,7 @@ impl Resource for HttpResource {
         match self.write_with(None, value).await? {
             status if status.is_success() => Ok(Some(Outcome::Accepted)),
             status if status.is_client_error() => Ok(Some(Outcome::Refused)),
-            status => Err(Unanswered(format!("status {status} is neither 2xx nor 4xx"))),
+            status => Err(Unanswered::wrong(format!("status {status} is neither 2xx nor 4xx"))),
         }
     }
 
@@ -125,20 +128,20 @@ impl Resource for HttpResource {
             status if status.is_success() => {}
             StatusCode::NOT_FOUND => return Ok(Standing::Nothing),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(Standing::NotOffered),
-            status => return Err(Unanswered(format!("GET is answered with status {status}"))),
+            status => return Err(Unanswered::wrong(format!("GET is answered with status {status}"))),
         }
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| Unanswered(root(&error.without_url())))? {
+        while let Some(chunk) = answer.chunk().await.map_err(|error| Unanswered::silent(root(&error.without_url())))? {
             body.extend_from_slice(&chunk);
             if body.len() > VALUE_MAX {
-                return Err(Unanswered("GET is answered with more than a number".to_owned()));
+                return Err(Unanswered::wrong("GET is answered with more than a number"));
             }
         }
         let text = String::from_utf8_lossy(&body);
         let value = text.trim().parse();
         value
             .map(Standing::Value)
-            .map_err(|_| Unanswered(format!("GET is answered with \"{}\", which is no number", cut(&text))))
+            .map_err(|_| Unanswered::wrong(format!("GET is answered with \"{}\", which is no number", cut(&text))))
     }
 
     async fn restart(&self) -> Result<bool, Unanswered> {
@@ -146,8 +149,8 @@ impl Resource for HttpResource {
         let ended = Command::new("/bin/sh").args(["-c", command]).kill_on_drop(true).status().await;
         match ended {
             Ok(status) if status.success() => {}
-            Ok(status) => return Err(Unanswered(format!("`{}` ended with {status}", cut(command)))),
-            Err(error) => return Err(Unanswered(format!("`{}` cannot be run: {error}", cut(command)))),
+            Ok(status) => return Err(Unanswered::wrong(format!("`{}` ended with {status}", cut(command)))),
+            Err(error) => return Err(Unanswered::wrong(format!("`{}` cannot be run: {error}", cut(command)))),
         }
         // The test limits how long this may go on.
         while self.http.get(self.url.clone()).send().await.is_err() {

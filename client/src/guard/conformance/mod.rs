@@ -45,8 +45,25 @@ pub enum Standing {
 
 /// No outcome could be learned: the resource did not answer, or neither yes nor no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unanswered(pub String);
+#[error("{why}")]
+pub struct Unanswered {
+    /// What was seen instead.
+    pub why: String,
+    /// Whether nothing came at all: no connection, or no answer on it. Otherwise the answer was no outcome.
+    pub silent: bool,
+}
+
+impl Unanswered {
+    /// Nobody answered.
+    pub fn silent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), silent: true }
+    }
+
+    /// An answer that says neither yes nor no.
+    pub fn wrong(why: impl Into<String>) -> Self {
+        Self { why: why.into(), silent: false }
+    }
+}
 
 /// A resource as the test sees it. `write` is enough; each of the others lets more rules be tried. An `async fn` will
 /// do for any of them.

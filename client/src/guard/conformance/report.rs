@@ -124,6 +124,8 @@ pub struct Failure {
     pub rule: Rule,
     /// What was seen, in a sentence.
     pub what: String,
+    /// Whether nobody answered at all: then nothing is known of the resource.
+    pub silent: bool,
     /// What the random parts grew from.
     pub seed: u64,
     /// The first token of the run.

@@ -213,20 +213,20 @@ impl<R: Resource> Run<R> {
             running.spawn(task.write(Arc::clone(&self.resource), Arc::clone(&clock), Arc::clone(&start)));
         }
         let mut seen = Seen::default();
-        let mut silent = None;
+        let mut missing = None;
         while let Some(ended) = running.join_next().await {
             match ended {
                 Ok(Ok(one)) => {
                     seen.writes.extend(one.writes);
                     seen.reads.extend(one.reads);
                 }
-                Ok(Err(why)) => silent = Some(why.0),
-                Err(error) => silent = Some(format!("a writer ended before its time: {error}")),
+                Ok(Err(unanswered)) => missing = Some(unanswered),
+                Err(error) => missing = Some(Unanswered::wrong(format!("a writer ended before its time: {error}"))),
             }
         }
         self.history.extend(seen.told());
-        if let Some(why) = silent {
-            return Err(self.broken(Rule::Answered, why));
+        if let Some(Unanswered { why, silent }) = missing {
+            return Err(self.unanswered(why, silent));
         }
         *self.held.entry(Rule::Answered).or_default() += seen.writes.len() as u64;
         let judged = judge_writes(&seen.writes).and_then(|()| judge_reads(&seen.writes, &seen.reads));
@@ -314,9 +314,9 @@ impl<R: Resource> Run<R> {
     ) -> Result<T, Broken> {
         match within(self.options.answer_within, answer).await {
             Ok(answer) => Ok(answer),
-            Err(Unanswered(why)) => {
+            Err(Unanswered { why, silent }) => {
                 self.history.push(format!("{what} → {why}"));
-                Err(self.broken(Rule::Answered, format!("{what}: {why}")))
+                Err(self.unanswered(format!("{what}: {why}"), silent))
             }
         }
     }
@@ -329,9 +329,15 @@ impl<R: Resource> Run<R> {
         Ok(())
     }
 
+    fn unanswered(&mut self, what: String, silent: bool) -> Broken {
+        let mut broken = self.broken(Rule::Answered, what);
+        broken.silent = silent;
+        broken
+    }
+
     fn broken(&mut self, rule: Rule, what: String) -> Broken {
         let Options { seed, first, .. } = self.options;
-        Box::new(Failure { rule, what, seed, first, history: std::mem::take(&mut self.history) })
+        Box::new(Failure { rule, what, silent: false, seed, first, history: std::mem::take(&mut self.history) })
     }
 
     fn report(self) -> Report {
@@ -434,7 +440,7 @@ async fn timed<T>(
 }
 
 async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Unanswered>>) -> Result<T, Unanswered> {
-    let late = || Unanswered(format!("no answer within {} ms", limit.as_millis()));
+    let late = || Unanswered::silent(format!("no answer within {} ms", limit.as_millis()));
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
