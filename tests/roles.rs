@@ -142,6 +142,15 @@ fn a_release_passes_the_service_on_and_every_node_pushes_it() {
         })
         .await;
 
+        // One that holds nothing says that it goes without a token; the holder names its own.
+        let goes = |session: &str| json!({"session": session, "leaving": true, "reason": "shutting down"});
+        release(api, "a", &goes(&a)).await.is(200);
+        assert_eq!(api.get(&path("a")).await.is(200).json["left"], true);
+        release(api, "a", &goes(&b)).await.problem(409).code("unknown_session");
+        release(api, "b", &goes(&b)).await.problem(409).code("is_active");
+        release(api, "a", &json!({"leaving": true})).await.problem(400);
+        beat(api, "a", &a).await.is(200);
+
         // Said twice, with the old token: somebody else holds it now.
         release(api, "a", &body).await.problem(409);
         cluster.same_state_everywhere().await;

@@ -366,6 +366,107 @@ fn nodes_come_and_go_and_the_child_works_on_until_all_are_gone() {
 }
 
 #[test]
+fn who_must_acknowledge_does_and_who_does_not_makes_room_for_the_next() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(3).await;
+        let api = cluster.api(1);
+        let mut wanted = service("10s");
+        wanted["failover"]["require_ack"] = json!(true);
+        wanted["failover"]["activation_timeout"] = json!("3s");
+        api.put("/v1/services/jobs", &wanted).await.done();
+        // The first one says nothing: its turn passes, and its child with it.
+        let a = Run::start(&cluster, "a", &["--priority", "200", "--ack", "manual"], TELLS);
+        let child = a.pid("pid").await;
+        let b = Run::start(&cluster, "b", &[], TELLS);
+        cluster.active(1, "jobs", "b").await;
+        b.pid("pid").await;
+        dead(child).await;
+        a.says("steps down").await;
+        let record = until(SOON, "the move to be finished", async || {
+            let record = last_move(&cluster, 1).await;
+            when(record["to"] == "b", record)
+        })
+        .await;
+        assert!(record["durations"]["promoted_to_acknowledged_ms"].is_u64(), "{record:#}");
+        assert!(record.to_string().contains("did not acknowledge within 3s"), "{record:#}");
+    });
+}
+
+#[test]
+fn the_child_may_acknowledge_itself() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        let mut wanted = service("10s");
+        wanted["failover"]["require_ack"] = json!(true);
+        api.put("/v1/services/jobs", &wanted).await.done();
+        let script = "echo $BATON_SESSION > $D/session; echo $BATON_TOKEN > $D/token; echo $$ > $D/pid; sleep 600";
+        let a = Run::start(&cluster, "a", &["--ack", "manual"], script);
+        a.pid("pid").await;
+        let (session, token) = (a.read("session").expect("a session"), a.read("token").expect("a token"));
+        assert_eq!(api.get("/v1/services/jobs").await.json["phase"], "promoting");
+        let said = json!({"token": token.parse::<u64>().expect("a number"), "session": session});
+        api.post("/v1/services/jobs/instances/a/ack", &said).await.is(200);
+        assert_eq!(api.get("/v1/services/jobs").await.json["phase"], "active");
+    });
+}
+
+#[test]
+fn one_that_waits_says_that_it_goes() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        api.put("/v1/services/jobs", &service("10s")).await.done();
+        let a = Run::start(&cluster, "a", &["--priority", "200"], TELLS);
+        a.pid("pid").await;
+        let mut b = Run::start(&cluster, "b", &[], TELLS);
+        b.says("is passive, waiting (active: a)").await;
+        b.process.signal(Signal::TERM);
+        assert_eq!(b.code().await, Some(128 + 15));
+        let told = api.get("/v1/services/jobs/instances/b").await.is(200).json;
+        assert_eq!(told["left"], true, "{told:#}");
+    });
+}
+
+#[test]
+fn a_frozen_child_works_on_without_a_cluster_and_ends_with_its_supervisor() {
+    scenario(Load::Heavy, async {
+        let mut cluster = Cluster::start(3).await;
+        let mut wanted = service("1s");
+        wanted["lease"]["on_quorum_loss"] = json!("freeze");
+        cluster.api(1).put("/v1/services/jobs", &wanted).await.done();
+        let mut a = Run::start(&cluster, "a", &[], TELLS);
+        let child = a.pid("pid").await;
+        let watchdog = a.watchdog(child);
+        cluster.kill9_all();
+        a.says("gets no answer from the cluster").await;
+        let end = Instant::now() + Duration::from_secs(3);
+        until(SOON, "three leases to pass", async || when(Instant::now() > end, ())).await;
+        assert!(lives(child) && a.watchdog(child) == watchdog, "{}", a.process.output());
+        assert!(!a.process.output().contains("watchdog"), "{}", a.process.output());
+        a.process.kill9();
+        dead(child).await;
+    });
+}
+
+#[test]
+fn a_service_of_which_all_work_at_a_time_is_none_for_it() {
+    scenario(Load::Heavy, async {
+        let cluster = Cluster::start(1).await;
+        let api = cluster.api(1);
+        api.put("/v1/services/jobs", &service("2s")).await.done();
+        let mut a = Run::start(&cluster, "a", &[], TELLS);
+        let child = a.pid("pid").await;
+        let mut wanted = service("2s");
+        wanted["mode"] = json!("active_active");
+        api.put("/v1/services/jobs", &wanted).await.done();
+        a.says("is active_active now").await;
+        assert_eq!(a.code().await, Some(3));
+        assert!(!lives(child));
+    });
+}
+
+#[test]
 fn what_cannot_be_supervised_is_refused_with_the_remedy() {
     scenario(Load::Light, async {
         let cluster = Cluster::start(1).await;

@@ -17,7 +17,7 @@ pub mod view;
 pub use error::ClientError;
 pub use http::{Client, Pages};
 pub use session::{
-    Alarm, FOREVER, NoAlarm, Release, Session, SessionConfig, SessionEnd, SessionEvent, SessionOver, boot_time,
+    Alarm, Asked, FOREVER, NoAlarm, Release, Session, SessionConfig, SessionEnd, SessionEvent, SessionOver, boot_time,
 };
 pub use sse::{Frame, FrameTooLong, SseParser};
 pub use stream::{EventStream, StreamItem, WatchFilter};

@@ -37,6 +37,7 @@ mod sim {
     pub(crate) mod seen;
     mod shape;
     mod upkeep;
+    mod words;
     mod world;
 }
 

@@ -40,11 +40,13 @@ pub enum SessionEvent {
         /// Why, as far as it is known.
         reason: String,
     },
-    /// A release has been heard by the cluster, or is no longer needed since the lease is over.
+    /// A release has been heard by the cluster. Where the instance leaves, also: it was not, and the lease is over.
     Released {
         /// Of which token.
         token: Token,
     },
+    /// The cluster has heard that the instance goes away, or nobody there could be told in time: nothing is left to wait for.
+    Left,
     /// Nobody renews: requests fail. Told once until an answer comes again.
     Unreachable {
         /// What was seen last.

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use baton_core::holder::{Change, Holder, RoleAnswer, Stop};
 use baton_core::id::{InstanceId, Token};
-use baton_core::policy::OnQuorumLoss;
+use baton_core::policy::{Mode, OnQuorumLoss};
 use baton_core::probe::LocalTime;
 use baton_core::state::Phase;
 use reqwest::Method;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::event::FOREVER;
-use super::wire::{Heard, Line};
-use super::{Alarm, Release, SessionConfig, SessionEnd, SessionEvent, SessionOver, boot_time};
+use super::wire::{Heard, LEAVE_LEAST, Line, Said};
+use super::{Alarm, Asked, Release, SessionConfig, SessionEnd, SessionEvent, SessionOver, boot_time};
 use crate::error::ClientError;
 use crate::view::Stored;
 
@@ -34,8 +34,16 @@ const HEDGE_SHARE: u32 = 12;
 const HEDGE_MIN: Duration = Duration::from_millis(20);
 /// The longest, and the wait of an instance that holds nothing.
 const HEDGE_MAX: Duration = Duration::from_millis(500);
-/// How soon an active that was granted nothing asks again: the leader is becoming sure of itself.
+/// How soon an active that was granted nothing asks again: the leader is becoming sure of itself. It doubles.
 const ASK_AGAIN: Duration = Duration::from_millis(30);
+/// The longest such wait, where the cluster does not want to hear more often anyway: another is being promoted.
+const ASK_AGAIN_MAX: Duration = Duration::from_millis(500);
+/// After so many such answers in a row somebody asks what sort of service this is.
+const UNDECIDED_MANY: u32 = 8;
+/// The least time between two releases of one token that were not heard.
+const UNRELEASED_AGAIN: Duration = Duration::from_millis(500);
+/// How long one that wants to leave, and turns out to be the active, gives its worker to hear of it before it asks again.
+const LEAVE_AGAIN: Duration = Duration::from_millis(200);
 /// How long the last heartbeats may take before a release that says that the instance leaves: one that arrives behind it would
 /// make it a candidate again.
 const LAST_BEATS: Duration = Duration::from_millis(30);
@@ -66,7 +74,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
         // Dropped in the middle, it may have happened: the next registration opens another session, and nobody is hurt.
         let stored = tokio::select! {
             stored = client.write_at::<_, Stored>((Method::PUT, index), &path, registration, REGISTER_LIMIT) => stored,
-            () = end.news.closed() => return None,
+            gone = unregistered(end) => return gone,
         };
         let why = match stored {
             Ok(stored) => match stored.session {
@@ -75,6 +83,7 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
                         end.news.send(SessionEvent::Reachable).await.ok()?;
                     }
                     let (client, service, instance) = (client.clone(), service.clone(), instance.clone());
+                    end.id.send_replace(Some(session.clone()));
                     return Some(Line { client, service, instance, session });
                 }
                 None => {
@@ -96,11 +105,29 @@ async fn register(config: &SessionConfig, end: &mut SessionEnd) -> Option<Line> 
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = end.news.closed() => return None,
+            gone = unregistered(end) => return gone,
         }
         wait = (wait * 2).min(REGISTER_AGAIN_MAX);
     }
     None
+}
+
+/// Hears the worker while there is no session: it holds nothing, and can only go.
+async fn unregistered(end: &mut SessionEnd) -> Option<Line> {
+    loop {
+        match end.asked.recv().await? {
+            Asked::Release(Release { token, leaving, .. }) => {
+                end.news.send(SessionEvent::Released { token }).await.ok()?;
+                if !leaving {
+                    continue;
+                }
+            }
+            Asked::Acknowledge(_) => continue,
+            Asked::Leave { .. } => {}
+        }
+        end.news.send(SessionEvent::Left).await.ok()?;
+        return None;
+    }
 }
 
 /// How the life of one registration ended.
@@ -118,6 +145,15 @@ struct Given {
     until: LocalTime,
 }
 
+/// A wish to leave that has not been answered.
+struct Leaving {
+    reason: String,
+    /// When it is said again, if it was refused.
+    again: Option<LocalTime>,
+    /// When it is too late for that.
+    last: LocalTime,
+}
+
 /// The life of one registration.
 struct Life {
     line: Line,
@@ -128,9 +164,16 @@ struct Life {
     /// When each heartbeat under way was sent.
     sent: BTreeMap<u64, LocalTime>,
     given: BTreeMap<Token, Given>,
-    releases: JoinSet<Token>,
-    /// A release that waits for the last heartbeats, until then.
-    parting: Option<(Release, LocalTime)>,
+    /// What is being said until it is heard.
+    words: JoinSet<Word>,
+    releasing: BTreeMap<Token, AbortHandle>,
+    acknowledging: BTreeMap<Token, AbortHandle>,
+    /// The release of the highest token that was given back, and when it was said last.
+    given_back: Option<(Release, LocalTime)>,
+    /// A last word that waits for the last heartbeats, until then.
+    parting: Option<(Asked, LocalTime)>,
+    /// The worker wants to leave without a token.
+    leaving: Option<Leaving>,
     /// No more heartbeats: the instance leaves, or is registered no more.
     silent: bool,
     removed: bool,
@@ -139,6 +182,10 @@ struct Life {
     /// The lookup is worth asking again.
     look_again: bool,
     waits_for: Option<Option<InstanceId>>,
+    /// Answers in a row that said nothing of the role.
+    undecided: u32,
+    /// Asks what sort of service this is.
+    modes: JoinSet<Option<Mode>>,
     failures: u32,
     /// When anything was heard last.
     answered: LocalTime,
@@ -148,14 +195,27 @@ struct Life {
     phase: Option<Phase>,
 }
 
+/// What was said, and what became of it.
+enum Word {
+    Released {
+        token: Token,
+        leaving: bool,
+        /// The worker has been told before.
+        again: bool,
+    },
+    Acknowledged(Token),
+    Left(Said),
+}
+
 /// What came first.
 enum Came {
     Beat(u64, usize, Heard),
     Prompt,
-    Release(Release),
+    Asked(Asked),
     Gone,
-    Released(Token),
+    Said(Word),
     Active(Option<InstanceId>),
+    Mode(Option<Mode>),
     Time,
 }
 
@@ -168,13 +228,19 @@ impl Life {
             beats: JoinSet::new(),
             sent: BTreeMap::new(),
             given: BTreeMap::new(),
-            releases: JoinSet::new(),
+            words: JoinSet::new(),
+            releasing: BTreeMap::new(),
+            acknowledging: BTreeMap::new(),
+            given_back: None,
             parting: None,
+            leaving: None,
             silent: false,
             removed: false,
             lookup: JoinSet::new(),
             look_again: true,
             waits_for: None,
+            undecided: 0,
+            modes: JoinSet::new(),
             failures: 0,
             answered: boot_time(),
             told_silent: false,
@@ -199,9 +265,11 @@ impl Life {
             let came = tokio::select! {
                 Some(Ok((number, index, heard))) = self.beats.join_next() => Came::Beat(number, index, heard),
                 Some(()) = prompts.recv() => Came::Prompt,
-                release = end.releases.recv() => release.map_or(Came::Gone, Came::Release),
-                Some(Ok(token)) = self.releases.join_next() => Came::Released(token),
+                asked = end.asked.recv() => asked.map_or(Came::Gone, Came::Asked),
+                // One that was stopped has said nothing.
+                Some(word) = self.words.join_next() => word.map_or(Came::Time, Came::Said),
                 Some(Ok(active)) = self.lookup.join_next() => Came::Active(active),
+                Some(Ok(mode)) = self.modes.join_next() => Came::Mode(mode),
                 () = alarm.at(wake_at) => Came::Time,
             };
             let mut news = Vec::new();
@@ -212,13 +280,13 @@ impl Life {
                     self.look_again = true;
                     self.holder.prompted(boot_time());
                 }
-                Came::Release(release) => self.release(release),
+                Came::Asked(Asked::Release(release)) => self.release(release),
+                Came::Asked(Asked::Acknowledge(token)) => self.acknowledge(token),
+                Came::Asked(Asked::Leave { reason }) => self.leave(reason),
                 Came::Gone => return None,
-                Came::Released(token) => {
-                    // Lower ones were replaced by it.
-                    self.given.retain(|other, _| *other > token);
-                    news.push(SessionEvent::Released { token });
-                }
+                Came::Said(word) => self.said(word, &mut news),
+                Came::Mode(Some(Mode::ActiveActive)) if self.undecided > 0 => over = Some(self.many_are_active()),
+                Came::Mode(_) => {}
                 Came::Active(active) => self.tell_who(active, &mut news),
                 Came::Time => {
                     let changes = self.holder.elapsed(boot_time());
@@ -233,7 +301,7 @@ impl Life {
                 return Some(Ended::Over(why));
             }
             // Whatever the worker held is given back or has run out, or it never held anything.
-            if self.removed && self.worker_rests_at() <= boot_time() && self.releases.is_empty() {
+            if self.removed && self.worker_rests_at() <= boot_time() && self.releasing.is_empty() {
                 return Some(Ended::Removed);
             }
         }
@@ -243,7 +311,8 @@ impl Life {
         let beat = if self.silent { None } else { self.holder.beat_at() };
         let parting = self.parting.as_ref().map(|(_, at)| *at);
         let rests = self.removed.then(|| self.worker_rests_at());
-        [beat, self.hedge_at(), self.holder.lapses_at(), parting, rests].into_iter().flatten().min()
+        let leave = self.leaving.as_ref().and_then(|leaving| leaving.again);
+        [beat, self.hedge_at(), self.holder.lapses_at(), parting, rests, leave].into_iter().flatten().min()
     }
 
     /// When the worker may act by nothing any more that it was told.
@@ -263,9 +332,19 @@ impl Life {
     fn send_what_is_due(&mut self) {
         let now = boot_time();
         if self.parting.as_ref().is_some_and(|(_, at)| self.sent.is_empty() || *at <= now)
-            && let Some((release, _)) = self.parting.take()
+            && let Some((asked, _)) = self.parting.take()
         {
-            self.give_back(release);
+            match asked {
+                Asked::Release(release) => self.give_back(release, false),
+                Asked::Leave { reason } => self.say_that_it_leaves(reason, now),
+                Asked::Acknowledge(_) => {}
+            }
+        }
+        if let Some(leaving) = &mut self.leaving
+            && leaving.again.take_if(|at| *at <= now).is_some()
+        {
+            let reason = leaving.reason.clone();
+            self.part(Asked::Leave { reason });
         }
         if self.silent {
             return;
@@ -300,12 +379,20 @@ impl Life {
         match heard {
             Heard::Role { answer, phase } => {
                 self.phase = Some(phase);
+                self.undecided = 0;
                 self.role(number, &answer, now, news);
                 None
             }
             Heard::NotGranted => {
-                self.holder.unanswered(number, now);
-                self.holder.prompted(now.plus(ASK_AGAIN));
+                self.holder.undecided(number);
+                let wait = ASK_AGAIN.saturating_mul(1 << self.undecided.min(8)).min(ASK_AGAIN_MAX);
+                self.holder.prompted(now.plus(wait));
+                self.undecided = self.undecided.saturating_add(1);
+                if self.undecided.is_multiple_of(UNDECIDED_MANY) && self.modes.is_empty() {
+                    let line = self.line.clone();
+                    self.modes
+                        .spawn(async move { line.client.service(&line.service).await.ok().map(|it| it.spec.mode) });
+                }
                 None
             }
             Heard::Superseded => {
@@ -374,8 +461,10 @@ impl Life {
                         |phase| format!("the service is {}", phase.as_str().replace('_', " ")),
                     );
                     news.push(SessionEvent::StepDown { token, reason });
+                    self.stop_acknowledging(token);
                     self.look_again = true;
                 }
+                Change::Unreleased { token } => self.release_again(token),
                 // The worker knows the end of its lease, and a new token tells it that the old one is over.
                 Change::Stopped { why: Stop::Lapsed | Stop::Replaced | Stop::Superseded, .. } | Change::Superseded => {
                     self.look_again = true;
@@ -393,22 +482,129 @@ impl Life {
 
     fn release(&mut self, release: Release) {
         self.holder.release(release.token);
-        self.silent |= release.leaving;
-        if release.leaving && !self.sent.is_empty() {
-            self.parting = Some((release, boot_time().plus(LAST_BEATS)));
+        self.stop_acknowledging(release.token);
+        if release.leaving {
+            // This says more than a word without a token.
+            self.leaving = None;
+            self.part(Asked::Release(release));
         } else {
-            self.give_back(release);
+            self.give_back(release, false);
         }
     }
 
-    fn give_back(&mut self, release: Release) {
+    /// Says a last word, once the last heartbeats are back: one that came behind it would take it back.
+    fn part(&mut self, word: Asked) {
+        self.silent = true;
+        self.parting = Some((word, boot_time().plus(LAST_BEATS)));
+    }
+
+    fn give_back(&mut self, release: Release, again: bool) {
         let (line, index) = (self.line.clone(), self.index);
-        let until = self.given.get(&release.token).map_or_else(boot_time, |given| given.until);
-        self.releases.spawn(async move {
-            let token = release.token;
+        let Release { token, leaving, .. } = release;
+        let now = boot_time();
+        let until = self.given.get(&token).map_or(now, |given| given.until);
+        if self.given_back.as_ref().is_none_or(|(last, _)| last.token <= token) {
+            self.given_back = Some((release.clone(), now));
+        }
+        let saying = self.words.spawn(async move {
             line.release(index, release, until).await;
-            token
+            Word::Released { token, leaving, again }
         });
+        // The newest word is the one that counts.
+        if let Some(older) = self.releasing.insert(token, saying) {
+            older.abort();
+        }
+    }
+
+    /// The cluster grants a token that was given back: it has not heard of that.
+    fn release_again(&mut self, token: Token) {
+        let Some((release, at)) = &self.given_back else { return };
+        let soon = boot_time().since(*at) < UNRELEASED_AGAIN;
+        if release.token == token && !soon && !self.releasing.contains_key(&token) && !self.silent {
+            self.give_back(release.clone(), true);
+        }
+    }
+
+    fn acknowledge(&mut self, token: Token) {
+        if !self.given.contains_key(&token) || self.acknowledging.contains_key(&token) {
+            return;
+        }
+        let (line, index) = (self.line.clone(), self.index);
+        let saying = self.words.spawn(async move {
+            line.acknowledge(index, token).await;
+            Word::Acknowledged(token)
+        });
+        self.acknowledging.insert(token, saying);
+    }
+
+    fn stop_acknowledging(&mut self, token: Token) {
+        if let Some(saying) = self.acknowledging.remove(&token) {
+            saying.abort();
+        }
+    }
+
+    /// The worker goes. What it has given back and nobody has heard of yet is said together with that.
+    fn leave(&mut self, reason: String) {
+        match (&self.given_back, self.releasing.last_key_value()) {
+            (Some((last, _)), Some((token, _))) if last.token == *token => {
+                self.release(Release { leaving: true, ..last.clone() });
+            }
+            _ => {
+                let last = boot_time().plus(LEAVE_LEAST);
+                self.leaving = Some(Leaving { reason: reason.clone(), again: None, last });
+                self.part(Asked::Leave { reason });
+            }
+        }
+    }
+
+    fn say_that_it_leaves(&mut self, reason: String, now: LocalTime) {
+        let (line, index) = (self.line.clone(), self.index);
+        let last = self.leaving.as_ref().map_or(now, |leaving| leaving.last);
+        self.words.spawn(async move { Word::Left(line.leave(index, &reason, last).await) });
+    }
+
+    /// What became of something that was said.
+    fn said(&mut self, word: Word, news: &mut Vec<SessionEvent>) {
+        match word {
+            Word::Released { token, leaving, again } => {
+                self.releasing.remove(&token);
+                // Lower ones were replaced by it.
+                self.given.retain(|other, _| *other > token);
+                if !again {
+                    news.push(SessionEvent::Released { token });
+                }
+                if leaving {
+                    news.push(SessionEvent::Left);
+                }
+            }
+            Word::Acknowledged(token) => {
+                self.acknowledging.remove(&token);
+            }
+            Word::Left(said) => {
+                // A release that came meanwhile says more.
+                let Some(leaving) = &mut self.leaving else { return };
+                let now = boot_time();
+                if said == Said::Holds && now < leaving.last {
+                    // Promoted just now: a heartbeat tells the token, and the worker gives that back.
+                    leaving.again = Some(now.plus(LEAVE_AGAIN));
+                    self.silent = false;
+                    self.holder.prompted(now);
+                } else {
+                    self.leaving = None;
+                    news.push(SessionEvent::Left);
+                }
+            }
+        }
+    }
+
+    /// The service was made one of which all instances work at a time: there is no lease for anybody.
+    fn many_are_active(&mut self) -> SessionOver {
+        self.silent = true;
+        let why = format!(
+            "\"{}\" is active_active now: all its instances work at a time, and none is granted a lease",
+            self.line.service
+        );
+        SessionOver::Refused { why }
     }
 
     /// Asks who is active, if the worker waits and does not know.

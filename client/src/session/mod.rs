@@ -20,7 +20,7 @@ use baton_core::policy::Registration;
 use crate::http::Client;
 pub use clock::{Alarm, NoAlarm, boot_time};
 pub use event::{FOREVER, SessionEvent, SessionOver};
-pub use line::{Release, Session, SessionEnd};
+pub use line::{Asked, Release, Session, SessionEnd};
 
 /// Who wants a session.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_core::policy::{Liveness, Registration};
+use baton_core::policy::{Liveness, Mode, Registration, Spec};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -104,6 +104,15 @@ fn passive(phase: &str) -> Reply {
 
 fn no(status: u16, code: &str) -> Reply {
     Reply::Says(status, json!({"type": "about:blank", "title": "no", "status": status, "detail": code, "code": code}))
+}
+
+/// A service in which every instance works, as it is read.
+fn all_work() -> Reply {
+    let spec = Spec { mode: Mode::ActiveActive, ..Spec::default() };
+    let (at, phase) = ("2026-01-02T03:04:05.000Z", "active");
+    let view = json!({"name": "jobs", "mode": spec.mode, "spec": spec, "generation": 2, "created_at": at, "updated_at": at,
+        "revision": 9, "phase": phase, "active": null, "transition": null, "instances": []});
+    Reply::Says(200, view)
 }
 
 fn session(urls: &[&str]) -> Session {
@@ -222,6 +231,7 @@ async fn a_step_down_is_told_and_a_later_token_is_another_tenure() {
             SessionEvent::Passive { .. } => {}
             SessionEvent::Extended { .. }
             | SessionEvent::StepDown { .. }
+            | SessionEvent::Left
             | SessionEvent::Unreachable { .. }
             | SessionEvent::Reachable
             | SessionEvent::Over(_) => panic!("{event:?}"),
@@ -276,6 +286,209 @@ async fn a_release_is_said_until_it_is_heard() {
     session.release(release(7, false));
     assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
     assert_eq!(server.asked("post release").len(), 4);
+}
+
+#[tokio::test]
+async fn only_a_word_of_the_cluster_about_the_token_ends_a_release() {
+    for refusal in [401, 403, 408, 429, 500, 503] {
+        let server = Server::start(move |(what, _), times| match (what.as_str(), times) {
+            ("put a", _) => stored("s1"),
+            ("post heartbeat", 0) => active(7, 5_000),
+            ("post heartbeat", _) => no(503, "no_leader"),
+            ("post release", 0..2) => no(refusal, "another"),
+            ("post release", _) => no(409, "not_holder"),
+            _ => Reply::Hangs,
+        })
+        .await;
+        let mut session = session(&[&server.url]);
+        assert_eq!(token(&mut session).await, 7);
+        session.release(release(7, false));
+        assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
+        assert_eq!(server.asked("post release").len(), 3, "{refusal} was taken for an answer");
+    }
+}
+
+#[tokio::test]
+async fn a_release_is_said_for_longer_than_any_lease_lasts() {
+    let begun = boot_time();
+    let long = Duration::from_secs(4);
+    let server = Server::start(move |(what, _), _| match what.as_str() {
+        "put a" => stored("s1"),
+        "post heartbeat" => active(7, 300),
+        "post release" if boot_time().since(begun) < long => no(503, "no_leader"),
+        "post release" => Reply::Says(200, json!({"released": true})),
+        _ => Reply::Hangs,
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    assert_eq!(token(&mut session).await, 7);
+    session.release(release(7, false));
+    assert_eq!(next(&mut session).await, SessionEvent::Released { token: baton_core::id::Token(7) });
+    assert!(boot_time().since(begun) >= long, "it was given up");
+}
+
+#[tokio::test]
+async fn a_release_that_the_cluster_has_forgotten_is_said_again() {
+    let server = Server::start(|(what, _), times| match (what.as_str(), times) {
+        ("put a", _) => stored("s1"),
+        ("post heartbeat", 0..20) => active(7, 5_000),
+        ("post heartbeat", 20..) => passive("active"),
+        ("post release", _) => Reply::Says(200, json!({"released": true})),
+        _ => Reply::Hangs,
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    assert_eq!(token(&mut session).await, 7);
+    session.release(release(7, false));
+    assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
+    let end = boot_time().plus(SOON);
+    while server.asked("post release").len() < 2 {
+        assert!(boot_time() < end, "grants of a released token go on, and it says nothing");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while server.asked("post heartbeat").len() < 25 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let said = server.asked("post release").len();
+    assert!(said <= 4, "{said} times for 20 heartbeats");
+}
+
+#[tokio::test]
+async fn who_serves_says_so_until_it_is_heard() {
+    let server = Server::start(|(what, _), times| match (what.as_str(), times) {
+        ("put a", _) => stored("s1"),
+        ("post heartbeat", _) => active(7, 5_000),
+        ("post ack", 0..2) => no(503, "no_leader"),
+        ("post ack", _) => Reply::Says(200, json!({})),
+        _ => Reply::Hangs,
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    session.acknowledge(baton_core::id::Token(7));
+    assert_eq!(token(&mut session).await, 7);
+    assert_eq!(session.id().as_deref(), Some("s1"));
+    assert_eq!(server.asked("post ack").len(), 0, "nobody had the token when it was said");
+    session.acknowledge(baton_core::id::Token(7));
+    session.acknowledge(baton_core::id::Token(7));
+    let end = boot_time().plus(SOON);
+    while server.asked("post ack").len() < 3 {
+        assert!(boot_time() < end, "it is not said again");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.asked("post ack"), vec![json!({"token": 7, "session": "s1"}); 3]);
+}
+
+#[tokio::test]
+async fn who_holds_nothing_says_that_it_goes() {
+    let server = Server::start(|(what, _), _| match what.as_str() {
+        "put a" => stored("s1"),
+        "post heartbeat" => passive("active"),
+        "post release" => Reply::Says(200, json!({"released": true})),
+        "get role" => Reply::Hangs,
+        _ => no(503, "no_active"),
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    assert_eq!(next(&mut session).await, SessionEvent::Passive { active: None });
+    session.leave("the end".to_owned());
+    assert_eq!(next(&mut session).await, SessionEvent::Left);
+    let wanted = json!({"session": "s1", "leaving": true, "reason": "the end"});
+    assert_eq!(server.asked("post release"), [wanted]);
+    let beats = server.asked("post heartbeat").len();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(server.asked("post heartbeat").len(), beats, "who leaves is silent");
+}
+
+#[tokio::test]
+async fn who_goes_while_its_release_is_not_heard_says_both_at_once() {
+    let server = Server::start(|(what, body), _| match what.as_str() {
+        "put a" => stored("s1"),
+        "post heartbeat" => active(7, 5_000),
+        "post release" if body["leaving"] == true => Reply::Says(200, json!({"released": true})),
+        "post release" => no(503, "no_leader"),
+        _ => Reply::Hangs,
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    assert_eq!(token(&mut session).await, 7);
+    session.release(release(7, false));
+    while server.asked("post release").is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    session.leave("the end".to_owned());
+    assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
+    assert_eq!(next(&mut session).await, SessionEvent::Left);
+    let last = server.asked("post release").pop().expect("releases");
+    assert_eq!(last, json!({"token": 7, "session": "s1", "leaving": true, "reason": "the end"}));
+}
+
+#[tokio::test]
+async fn who_goes_and_was_promoted_just_now_hears_of_it_and_gives_that_back() {
+    let server = Server::start(|(what, body), times| match (what.as_str(), times) {
+        ("put a", _) => stored("s1"),
+        ("post heartbeat", 0) => passive("failing_over"),
+        ("post heartbeat", _) => active(9, 5_000),
+        ("post release", _) if body["token"].is_null() => no(409, "is_active"),
+        ("post release", _) => Reply::Says(200, json!({"released": true})),
+        ("get role", _) => Reply::Hangs,
+        _ => no(503, "no_active"),
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    while server.asked("post heartbeat").is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    session.leave("the end".to_owned());
+    while !matches!(next(&mut session).await, SessionEvent::Active { token, .. } if token.0 == 9) {}
+    session.release(release(9, true));
+    assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
+    assert_eq!(next(&mut session).await, SessionEvent::Left);
+    let last = server.asked("post release").pop().expect("releases");
+    assert_eq!((&last["token"], &last["leaving"]), (&json!(9), &json!(true)));
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_registered_can_go() {
+    let server = Server::start(|_, _| no(503, "no_leader")).await;
+    let mut session = session(&[&server.url]);
+    session.leave("the end".to_owned());
+    while next(&mut session).await != SessionEvent::Left {}
+}
+
+#[tokio::test]
+async fn an_answer_without_a_lease_is_neither_a_lease_nor_a_step_down() {
+    let server = Server::start(|(what, _), times| match (what.as_str(), times) {
+        ("put a", _) => stored("s1"),
+        ("post heartbeat", 0) => active(7, 1_000),
+        ("post heartbeat", 1..6) => {
+            Reply::Says(200, json!({"role": "active", "token": 7, "phase": "failing_over", "interval_ms": 30}))
+        }
+        ("post heartbeat", _) => active(7, 1_000),
+        _ => Reply::Hangs,
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    assert_eq!(token(&mut session).await, 7);
+    let event = tokio::time::timeout(SOON, session.next()).await.expect("in time");
+    assert!(matches!(event, SessionEvent::Extended { token, .. } if token.0 == 7), "{event:?}");
+    assert!(server.asked("post heartbeat").len() >= 7, "it was told of a renewal that was none");
+}
+
+#[tokio::test]
+async fn a_service_of_which_all_work_at_a_time_ends_the_session() {
+    let server = Server::start(|(what, _), _| match what.as_str() {
+        "put a" => stored("s1"),
+        "post heartbeat" => Reply::Says(200, json!({"role": "active", "phase": "active", "interval_ms": 1_000})),
+        _ => all_work(),
+    })
+    .await;
+    let mut session = session(&[&server.url]);
+    let over = next(&mut session).await;
+    let SessionEvent::Over(SessionOver::Refused { why }) = &over else { panic!("{over:?}") };
+    assert!(why.contains("is active_active now"), "{why}");
+    let beats = server.asked("post heartbeat").len();
+    assert!(beats <= 10, "{beats} heartbeats: it rests between them");
 }
 
 #[tokio::test]

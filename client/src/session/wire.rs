@@ -24,18 +24,18 @@ const STREAM_SILENCE: Duration = Duration::from_secs(7);
 const STREAM_BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// The longest such wait.
 const STREAM_BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Time for the first try of a release at one endpoint. A committed entry takes milliseconds, and saying it twice does no harm:
+/// Time for the first try of a release or the like at one endpoint. A committed entry takes milliseconds, and saying it twice does no harm:
 /// an endpoint that hangs must not hold up the others.
-const RELEASE_FIRST: Duration = Duration::from_millis(300);
+const SAY_FIRST: Duration = Duration::from_millis(300);
 /// Time for later tries: a cluster that is busy answers within its own limit of two seconds.
-const RELEASE_LATER: Duration = Duration::from_millis(2_500);
-/// The wait between two rounds through the endpoints with a release; it doubles.
-const RELEASE_PAUSE_FIRST: Duration = Duration::from_millis(10);
+const SAY_LATER: Duration = Duration::from_millis(2_500);
+/// The wait between two rounds through the endpoints; it doubles.
+const SAY_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// The longest such wait.
-const RELEASE_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How long a release is tried at least, and how long at most where the lease has no end.
-const RELEASE_LEAST: Duration = Duration::from_secs(2);
-const RELEASE_MOST: Duration = Duration::from_secs(60);
+const SAY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long one that leaves says so at least, and how long at most where its lease has no end: somebody waits for its end.
+pub(super) const LEAVE_LEAST: Duration = Duration::from_secs(2);
+const LEAVE_MOST: Duration = Duration::from_secs(60);
 
 /// Where an instance is, and who speaks for it.
 #[derive(Clone, Debug)]
@@ -52,7 +52,8 @@ pub(super) struct Line {
 pub(super) enum Heard {
     /// The role, and the lease if there is one.
     Role { answer: RoleAnswer, phase: Phase },
-    /// It is the active one, and was granted no time: the cluster is not sure of itself yet.
+    /// It is the active one, and was granted no time: the cluster is not sure of itself yet, or another is being promoted, which
+    /// may still fail. It is neither a lease nor a word to stop.
     NotGranted,
     /// Another registration has taken its place.
     Superseded,
@@ -64,12 +65,32 @@ pub(super) enum Heard {
     Nothing(String),
 }
 
+/// What became of something that was said until somebody heard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The cluster has heard it.
+    Heard,
+    /// It means nothing any more: another session, another holder, no such instance.
+    Moot,
+    /// The instance is the active one: it must name the token.
+    Holds,
+    /// Nobody could be told in time.
+    Late,
+}
+
 #[derive(Serialize)]
 struct ReleaseBody<'a> {
-    token: Token,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Token>,
     session: &'a str,
     leaving: bool,
     reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct AckBody<'a> {
+    token: Token,
+    session: &'a str,
 }
 
 impl Line {
@@ -83,32 +104,51 @@ impl Line {
         heard(self.client.write_at((Method::POST, index), &self.path("heartbeat"), &body, timeout).await)
     }
 
-    /// Gives a token back: at one endpoint after the other until the cluster has heard it, says that there is nothing to be
-    /// given back, or the lease is over anyway.
+    /// Gives a token back. One that stays says so until it is heard: while the cluster does not know, it gives the service to
+    /// nobody. One that leaves waits until its lease is over anyway, and is a candidate no more whoever holds the service.
     pub(super) async fn release(&self, first: usize, release: Release, until: LocalTime) {
         let Release { token, leaving, reason } = &release;
-        let body = ReleaseBody { token: *token, session: &self.session, leaving: *leaving, reason };
-        let path = self.path("release");
-        let begun = boot_time();
-        let last = until.max(begun.plus(RELEASE_LEAST)).min(begun.plus(RELEASE_MOST));
-        let (mut pause, mut limit) = (RELEASE_PAUSE_FIRST, RELEASE_FIRST);
-        while boot_time() < last {
+        let body = ReleaseBody { token: Some(*token), session: &self.session, leaving: *leaving, reason };
+        let now = boot_time();
+        let last = leaving.then(|| until.max(now.plus(LEAVE_LEAST)).min(now.plus(LEAVE_MOST)));
+        if self.say(first, "release", &body, last).await == Said::Moot && *leaving {
+            self.leave(first, reason, boot_time().plus(LEAVE_LEAST)).await;
+        }
+    }
+
+    /// Says that the instance goes away, and holds nothing.
+    pub(super) async fn leave(&self, first: usize, reason: &str, last: LocalTime) -> Said {
+        let body = ReleaseBody { token: None, session: &self.session, leaving: true, reason };
+        self.say(first, "release", &body, Some(last)).await
+    }
+
+    /// Says that the instance serves.
+    pub(super) async fn acknowledge(&self, first: usize, token: Token) {
+        self.say(first, "ack", &AckBody { token, session: &self.session }, None).await;
+    }
+
+    /// Says something at one endpoint after the other until the cluster has heard it, or says that it means nothing, or it is
+    /// too late. No other refusal counts: a node that is misled, overloaded or not sure of us does not speak for the cluster.
+    async fn say(&self, first: usize, what: &str, body: &(impl Serialize + Sync), last: Option<LocalTime>) -> Said {
+        let path = self.path(what);
+        let (mut pause, mut limit) = (SAY_PAUSE_FIRST, SAY_FIRST);
+        while last.is_none_or(|last| boot_time() < last) {
             for step in 0..self.client.endpoints().count() {
-                match self
-                    .client
-                    .write_at::<_, serde_json::Value>((Method::POST, first + step), &path, &body, limit)
-                    .await
-                {
-                    Ok(_) => return,
-                    // Another session, another holder, no such instance: nothing of ours is left there.
-                    Err(ClientError::Problem(problem)) if (400..500).contains(&problem.status) => return,
+                let limit = last.map_or(limit, |last| limit.min(last.since(boot_time())));
+                let at = (Method::POST, first + step);
+                match self.client.write_at::<_, serde_json::Value>(at, &path, body, limit).await {
+                    Ok(_) => return Said::Heard,
+                    Err(ClientError::Problem(problem)) if matches!(problem.status, 404 | 409) => {
+                        return if problem.code == "is_active" { Said::Holds } else { Said::Moot };
+                    }
                     Err(_) => {}
                 }
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RELEASE_PAUSE_MAX);
-            limit = RELEASE_LATER;
+            pause = (pause * 2).min(SAY_PAUSE_MAX);
+            limit = SAY_LATER;
         }
+        Said::Late
     }
 
     /// Follows the role stream at one endpoint after the other, and tells of every push. What is pushed counts for nothing:

@@ -21,9 +21,10 @@ pub struct AckRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReleaseRequest {
-    /// The token that is given back.
-    pub token: Token,
-    /// The session that held it; none for an instance that is probed.
+    /// The token that is given back; none for an instance that holds none and only goes away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// The session that held it, or that ends; none for an instance that is probed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// `true`: it goes away, and is no candidate until it heartbeats again. `false`: it only steps down.

@@ -114,18 +114,25 @@ pub fn wave(state: &State, now: ClusterTime) -> Wave {
         let ill = active.is_some_and(|it| it.health == Health::Unhealthy && fresh(it.health_since));
         let failure = |id: TransitionId| {
             state.transitions.get(&id).is_some_and(|it| {
+                let automatic = it.kind == TransitionKind::Failover && it.actor.is_none();
+                if !automatic || !fresh(it.agreed) || said_so(service, it) {
+                    return false;
+                }
                 let from = it.from.as_ref().and_then(|from| service.instances.get(from));
-                let isolated = from.is_some_and(|from| from.health == Health::Isolated);
-                let failed = !isolated && !said_so(service, it);
-                it.kind == TransitionKind::Failover && it.actor.is_none() && failed && fresh(it.agreed)
+                from.is_none_or(|from| from.health != Health::Isolated)
             })
         };
+        // All services are looked at for each move: whatever is enough comes first.
+        if ill {
+            wave.wanting += 1;
+            continue;
+        }
         let open = service.assignment.transition.is_some_and(failure);
         // By the record and not by the count of moves: a failback is no failure, and what was wanted before the brake was
         // released does not count because it is done now.
         let lately = |active: &&Active| now.since(active.at) < BRAKE_WITHIN;
         let moved = service.assignment.active.as_ref().filter(lately).is_some_and(|active| failure(active.transition));
-        wave.wanting += usize::from(ill || open || moved);
+        wave.wanting += usize::from(open || moved);
     }
     wave
 }

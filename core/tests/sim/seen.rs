@@ -54,6 +54,8 @@ sights! {
     LeasesLapsed = "a holder's lease ran out",
     StepDowns = "a holder was told to step down, and did",
     ReleasesSaid = "a holder released by itself",
+    ReleasesSaidAgain = "a release was not heard, and said again",
+    PassiveLeft = "an instance that held nothing left",
     Placements = "a placement finished",
     Failovers = "a failover finished",
     Switchovers = "a switchover finished",
@@ -111,6 +113,7 @@ impl World {
         let (Some(batch), Some(applied)) = (&past.batch, &past.applied) else { return };
         for (command, reply) in batch.commands.iter().zip(&applied.replies) {
             match (command, reply) {
+                (Command::InstanceLeft(_), Ok(_)) => sights.push(Sight::PassiveLeft),
                 (Command::ActivationExpire(_), Ok(_)) => sights.push(Sight::ActivationsTimedOut),
                 (Command::DebtForget { .. }, Ok(_)) => sights.push(Sight::DebtsForgotten),
                 (Command::LatchSet { .. }, Ok(_)) => sights.push(Sight::Latched),

@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use baton_client::view::{AckRequest, Problem, ReleaseRequest, Released};
-use baton_core::command::{Ack, Command, Done, Release};
+use baton_core::command::{Ack, Command, Done, InstanceLeft, Release};
 use baton_core::id::{InstanceId, ServiceName, Token};
 use baton_core::json::{FieldError, Fields, Json, read as read_fields};
 use baton_core::state::ReleaseHow;
@@ -67,7 +67,8 @@ pub(crate) async fn ack(
 /// The service is free for the next one at once, and nobody waits for a lease. Said by the holder itself, or by whoever has
 /// seen it stop; say it only then. It counts for the token that is named, in the session that held it: from there on the
 /// holder acts on no answer that names that token or a lower one. `leaving` says that the instance goes away: it is no
-/// candidate until its next heartbeat in a session. Without it, it only steps down, and stays a candidate.
+/// candidate until its next heartbeat in a session. Without it, it only steps down, and stays a candidate. An instance that
+/// holds nothing says with `leaving` and its session alone that it goes away.
 #[utoipa::path(post, path = "/v1/services/{service}/instances/{instance}/release", tag = "calls",
     operation_id = "post_release",
     params(
@@ -82,7 +83,7 @@ pub(crate) async fn ack(
     responses(
         (status = 200, description = "It counts", body = Released),
         (status = 409, description = "`unknown_session`: that session does not hold the token. `not_holder`: somebody else \
-            is the last holder, or by another token", body = Problem, content_type = "application/problem+json"),
+            is the last holder, or by another token. `is_active`: it holds the service, and must name the token", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn release(
     State(state): State<ApiState>,
@@ -93,8 +94,16 @@ pub(crate) async fn release(
     let ReleaseRequest { token, session, leaving, reason } = parse_release(&body).map_err(ApiError::Invalid)?;
     let reason = reason.unwrap_or_else(|| if leaving { "it leaves" } else { "it stepped down" }.to_owned());
     let how = ReleaseHow::Said;
-    let release = Release { service, instance, session, token, leaving, how, reason };
-    state.consensus.propose(Command::Release(release)).await??;
+    let command = match (token, session) {
+        (Some(token), session) => Command::Release(Release { service, instance, session, token, leaving, how, reason }),
+        (None, Some(session)) => Command::InstanceLeft(InstanceLeft { service, instance, session, reason }),
+        (None, None) => {
+            let path = "session".to_owned();
+            let message = "whoever leaves without a token names its session".to_owned();
+            return Err(ApiError::Invalid(vec![FieldError { path, message }]));
+        }
+    };
+    state.consensus.propose(command).await??;
     Answer::json(&Released { released: true })
 }
 
@@ -112,10 +121,14 @@ fn parse_ack(body: &Json) -> Result<AckRequest, Vec<FieldError>> {
 
 fn parse_release(body: &Json) -> Result<ReleaseRequest, Vec<FieldError>> {
     read_fields(body, |fields| {
-        let (token, session) = (token(fields), session_if_any(fields));
         let leaving = fields.boolean("leaving", false);
-        let reason = reason_if_any(fields);
-        Some(ReleaseRequest { token: token?, session, leaving, reason })
+        let token = if leaving {
+            fields.field("token").and_then(|slot| slot.whole(0..=u64::MAX)).map(Token)
+        } else {
+            token(fields)
+        };
+        let (session, reason) = (session_if_any(fields), reason_if_any(fields));
+        Some(ReleaseRequest { token, session, leaving, reason })
     })
 }
 
@@ -127,11 +140,15 @@ mod tests {
     fn a_holder_names_its_token() {
         let release = |text: &str| parse_release(&Json::parse(text.as_bytes()).expect("JSON"));
         let good = release(r#"{"token":57,"session":"s","leaving":true,"reason":"shutting down"}"#).expect("valid");
-        assert_eq!((good.token, good.session.as_deref(), good.leaving), (Token(57), Some("s"), true));
+        assert_eq!((good.token, good.session.as_deref(), good.leaving), (Some(Token(57)), Some("s"), true));
+        let leaves = release(r#"{"session":"s","leaving":true}"#).expect("it holds none");
+        assert_eq!((leaves.token, leaves.leaving), (None, true));
         let short = release(r#"{"token":57}"#).expect("a probed instance has no session");
         assert_eq!((short.session, short.leaving, short.reason), (None, false, None));
         for (bad, path) in [
             ("{}", "token"),
+            (r#"{"session":"s","leaving":false}"#, "token"),
+            (r#"{"session":"s","leaving":true,"token":"57"}"#, "token"),
             (r#"{"token":"57"}"#, "token"),
             (r#"{"token":-1}"#, "token"),
             (r#"{"token":5.5}"#, "token"),

@@ -9,7 +9,7 @@ use baton_core::time::Millis;
 use clap::Args;
 
 use super::GlobalArgs;
-use crate::run::{self, Restart, Rules, RunError};
+use crate::run::{self, AckBy, Restart, Rules, RunError};
 use crate::terminal::exit::{self, Exit};
 use crate::terminal::output::complain;
 
@@ -21,11 +21,16 @@ Examples:
   baton --endpoint http://10.0.0.1:7400,http://10.0.0.2:7400,http://10.0.0.3:7400 \\
     run --service db --instance a --address 10.0.0.7:5432 --grace 3s -- postgres -D /data
 
-CMD runs only while this instance is active. It finds BATON_TOKEN, BATON_ROLE=active, BATON_SERVICE and BATON_INSTANCE in its
-environment, and must present the token to whatever it writes to. When the lease cannot be renewed, CMD and all of its process
+CMD runs only while this instance is active. It finds BATON_TOKEN, BATON_SESSION, BATON_ROLE=active, BATON_SERVICE and
+BATON_INSTANCE in its environment, and must present the token to whatever it writes to. When the lease cannot be renewed, CMD and all of its process
 group get TERM, and KILL after the grace, so that they are dead before the lease ends. When CMD ends, the rest of its group
 is killed and the service is released at once: another instance need not wait for the lease. TERM and INT end CMD and then
 baton run; HUP, QUIT, USR1, USR2 and WINCH are passed on.
+
+Where the service has failover.require_ack, baton run says that CMD serves as soon as it runs. With --ack manual CMD says so itself
+once it really does, or the next candidate is tried after failover.activation_timeout:
+  curl -X POST $ENDPOINT/v1/services/$BATON_SERVICE/instances/$BATON_INSTANCE/ack \\
+    -H 'content-type: application/json' -d \"{\\\"token\\\": $BATON_TOKEN, \\\"session\\\": \\\"$BATON_SESSION\\\"}\"
 
 Exit code: that of CMD (128 + n for signal n; 127 not found, 126 not runnable); 6 if somebody else registers the same id;
 3 for wrong arguments or a service that does not exist.
@@ -55,6 +60,9 @@ pub(super) struct RunArgs {
     /// When CMD is started again after it has ended by itself; the next start waits for another token
     #[arg(long, value_enum, default_value_t)]
     restart: Restart,
+    /// Who says that CMD serves, where the service asks for that (failover.require_ack)
+    #[arg(long, value_enum, value_name = "BY", default_value_t)]
+    ack: AckBy,
     /// Time between TERM and KILL when the lease runs out; at most half of the lease [default: a quarter of it, at most 5s]
     #[arg(long, value_name = "LENGTH")]
     grace: Option<Millis>,
@@ -93,6 +101,7 @@ pub(super) async fn run(global: &GlobalArgs, args: RunArgs) -> ExitCode {
     let registration = args.registration();
     let rules = Rules {
         restart: args.restart,
+        ack: args.ack,
         grace: args.grace.map(Millis::as_duration),
         stop_timeout: args.stop_timeout.as_duration(),
     };

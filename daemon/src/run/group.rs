@@ -55,8 +55,8 @@ pub(super) struct Group {
 }
 
 impl Task {
-    /// Starts the child.
-    pub(super) fn start(&self, token: Token) -> Result<Group, NotStarted> {
+    /// Starts the child, which speaks to the cluster, if it does, by this token in this session.
+    pub(super) fn start(&self, token: Token, session: Option<&str>) -> Result<Group, NotStarted> {
         let fail = |source: io::Error| {
             let code = if source.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
             NotStarted { code, source }
@@ -66,6 +66,9 @@ impl Task {
         let child = Command::new(program)
             .args(arguments)
             .env("BATON_TOKEN", token.to_string())
+            // Whatever this process itself has been given by another is not the child's.
+            .env_remove("BATON_SESSION")
+            .envs(session.map(|session| ("BATON_SESSION", session)))
             .env("BATON_ROLE", "active")
             .env("BATON_SERVICE", self.service.as_str())
             .env("BATON_INSTANCE", self.instance.as_str())
@@ -273,10 +276,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_gets_its_token_and_its_end_is_told() {
-        let told = r#"test "$BATON_TOKEN/$BATON_ROLE/$BATON_SERVICE/$BATON_INSTANCE" = 17/active/orders/a && exit 7"#;
-        let mut group = task(told).start(Token(17)).expect("a shell");
+        let told = r#"test "$BATON_TOKEN/$BATON_SESSION/$BATON_ROLE/$BATON_SERVICE/$BATON_INSTANCE" = 17/s1/active/orders/a && exit 7"#;
+        let mut group = task(told).start(Token(17), Some("s1")).expect("a shell");
         assert_eq!(group.ended().await, Ended::Code(7));
-        let mut group = task("kill -SEGV $$").start(Token(17)).expect("a shell");
+        let mut group = task("kill -SEGV $$").start(Token(17), Some("s1")).expect("a shell");
         assert_eq!(group.ended().await, Ended::Signal(11));
     }
 
@@ -286,7 +289,7 @@ mod tests {
         let mark = dir.path().join("up");
         // The child ends at once; the one it started ignores a polite word.
         let script = format!("(trap '' TERM; touch {}; while :; do sleep 60; done) & exit 3", mark.display());
-        let mut group = task(&script).start(Token(1)).expect("a shell");
+        let mut group = task(&script).start(Token(1), None).expect("a shell");
         assert_eq!(group.ended().await, Ended::Code(3));
         until("the grandchild", || mark.exists()).await;
         group.signal(Signal::TERM);
@@ -297,7 +300,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_stopped_hears_the_polite_word() {
-        let mut group = task("kill -STOP $$; sleep 60").start(Token(1)).expect("a shell");
+        let mut group = task("kill -STOP $$; sleep 60").start(Token(1), None).expect("a shell");
         let id = group.id();
         let stopped = || {
             let line = std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_pid())).unwrap_or_default();
@@ -314,8 +317,8 @@ mod tests {
     async fn what_cannot_be_run_has_the_code_that_a_shell_gives() {
         let mut task = task("");
         task.command = vec!["no-such-program-anywhere".into()];
-        assert_eq!(task.start(Token(1)).expect_err("there is none").code, 127);
+        assert_eq!(task.start(Token(1), None).expect_err("there is none").code, 127);
         task.command = vec!["/dev/null".into()];
-        assert_eq!(task.start(Token(1)).expect_err("it is no program").code, 126);
+        assert_eq!(task.start(Token(1), None).expect_err("it is no program").code, 126);
     }
 }

@@ -2,6 +2,7 @@
 //! decisions of `supervisor` meet the world: the session, the child's group, signals, time. Nothing is decided here.
 
 mod group;
+mod guard;
 mod rules;
 mod signals;
 mod supervisor;
@@ -20,14 +21,13 @@ use std::time::Duration;
 use baton_client::{Alarm, Client, ClientError, NoAlarm, Session, SessionConfig, boot_time};
 use baton_core::id::ServiceName;
 use baton_core::policy::{Mode, Registration, Spec};
-use baton_core::probe::LocalTime;
-use rustix::process::Pid;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 pub(crate) use self::group::Task;
 use self::group::{Group, Orphans};
+use self::guard::Guard;
 use self::rules::GraceTooLong;
-pub(crate) use self::rules::{Restart, Rules};
+pub(crate) use self::rules::{AckBy, Restart, Rules};
 use self::signals::{Meaning, Signals};
 use self::supervisor::{Input, Output, Supervisor};
 use self::watchdog::Watchdog;
@@ -85,7 +85,7 @@ pub(crate) async fn supervise(
         mode @ Mode::ActiveActive => return Err(RunError::NotActivePassive { service: task.service, mode }),
     }
     rules.fits(spec.lease.ttl.as_duration())?;
-    let watchdog = Watchdog::start().map_err(RunError::Watchdog)?;
+    let guard = Guard::new(Watchdog::start, boot_time(), say).map_err(RunError::Watchdog)?;
     let (service, instance) = (task.service.clone(), task.instance.clone());
     let follow_role = !spec.lease.release_on_disconnect;
     let session = Session::start(SessionConfig { client, service, instance, registration, follow_role })?;
@@ -98,10 +98,8 @@ pub(crate) async fn supervise(
         session,
         group: None,
         ended: false,
-        orphans: Orphans::adopt().sparing(watchdog.id()),
-        watchdog: Some(watchdog),
-        watched: None,
-        revived: 0,
+        orphans: Orphans::adopt().sparing(guard.id()),
+        guard,
         say,
     };
     runner.run(signals).await
@@ -131,9 +129,6 @@ async fn spec_of(client: &Client, service: &ServiceName, name: &str) -> Result<S
     }
 }
 
-/// How often a watchdog that has ended is replaced. One that ends at once, whatever the reason, must not be started for ever.
-const REVIVED_MAX: u32 = 20;
-
 /// All that a supervisor acts with.
 struct Runner {
     task: Task,
@@ -143,11 +138,7 @@ struct Runner {
     /// The child itself has ended; who is left of its group is killed.
     ended: bool,
     orphans: Orphans,
-    watchdog: Option<Watchdog>,
-    /// What the watchdog was told last.
-    watched: Option<(Pid, LocalTime)>,
-    /// How many watchdogs were started in place of one that had ended.
-    revived: u32,
+    guard: Guard,
     say: fn(&str),
 }
 
@@ -180,7 +171,7 @@ impl Runner {
                 },
                 Came::Child => {
                     self.orphans.reap(self.group.as_ref());
-                    self.revive_watchdog();
+                    self.look_after_guard();
                     continue;
                 }
             };
@@ -191,7 +182,7 @@ impl Runner {
     }
 
     async fn wait(&mut self, signals: &mut Signals, deaths: &mut Stream, alarm: &mut Alarm) -> Came {
-        let wake = self.supervisor.wake_at();
+        let wake = self.supervisor.wake_at().into_iter().chain(self.guard.wake_at()).min();
         tokio::select! {
             input = of_group(self.group.as_mut(), self.ended, &self.orphans) => Came::Input(input),
             event = self.session.next() => Came::Input(Input::Session(event)),
@@ -208,14 +199,15 @@ impl Runner {
             match &input {
                 Input::Ended(_) => self.ended = true,
                 Input::Empty => self.group = None,
-                Input::Session(_) | Input::NotStarted { .. } | Input::Asked(_) | Input::Time => {}
+                Input::Session(_) | Input::NotStarted { .. } | Input::Started | Input::Asked(_) | Input::Time => {}
             }
             for output in self.supervisor.step(boot_time(), input) {
                 match output {
-                    Output::Start(token) => match self.task.start(token) {
+                    Output::Start(token) => match self.task.start(token, self.session.id().as_deref()) {
                         Ok(group) => {
                             self.group = Some(group);
                             self.ended = false;
+                            inputs.push_back(Input::Started);
                         }
                         Err(error) => {
                             inputs.push_back(Input::NotStarted { code: error.code, why: error.to_string() });
@@ -224,60 +216,24 @@ impl Runner {
                     Output::Signal(signal) => self.group.iter().for_each(|group| group.signal(signal)),
                     Output::Kill => self.group.iter().for_each(Group::kill),
                     Output::Release(release) => self.session.release(release),
+                    Output::Acknowledge(token) => self.session.acknowledge(token),
+                    Output::Leave(reason) => self.session.leave(reason),
                     Output::Say(line) => (self.say)(&line),
                     Output::Exit(code) => return Some(code),
                 }
             }
-            self.tell_watchdog();
+            self.look_after_guard();
         }
         None
     }
 
-    fn tell_watchdog(&mut self) {
+    /// Sees to it that somebody guards the group, and knows until when.
+    fn look_after_guard(&mut self) {
+        let now = boot_time();
         let group = self.group.as_ref().map(Group::id);
-        let wanted = group.zip(self.supervisor.lives_until());
-        if wanted == self.watched {
-            return;
-        }
-        self.watched = wanted;
-        let Some(watchdog) = &mut self.watchdog else { return };
-        let told = match wanted {
-            Some((group, until)) => watchdog.watch(group, until),
-            None => watchdog.rest(),
-        };
-        // One that does not listen is stopped, or dead; a dead one is replaced when its end is told.
-        if let Err(error) = told
-            && error.kind() != std::io::ErrorKind::WouldBlock
-        {
-            self.revive_watchdog();
-        }
-    }
-
-    fn revive_watchdog(&mut self) {
-        if !self.watchdog.as_mut().is_some_and(Watchdog::has_ended) {
-            return;
-        }
-        self.revived += 1;
-        if self.revived > REVIVED_MAX {
-            (self.say)("its watchdogs are killed again and again: there is none from here on");
-            self.watchdog = None;
-            return;
-        }
-        match Watchdog::start() {
-            Ok(mut watchdog) => {
-                (self.say)("the watchdog was killed: another has been started");
-                if let Some((group, until)) = self.watched {
-                    // A failure is seen at the next renewal.
-                    let _ = watchdog.watch(group, until);
-                }
-                self.orphans = self.orphans.sparing(watchdog.id());
-                self.watchdog = Some(watchdog);
-            }
-            Err(error) => {
-                (self.say)(&format!("the watchdog was killed and no other can be started: {error}"));
-                self.watchdog = None;
-            }
-        }
+        self.guard.look(now);
+        self.guard.tell(now, group.zip(self.supervisor.lives_until()));
+        self.orphans = self.orphans.sparing(self.guard.id());
     }
 }
 

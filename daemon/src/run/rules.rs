@@ -30,11 +30,23 @@ pub(crate) enum Restart {
     Always,
 }
 
+/// Who says that the child serves, where the service wants to be told (`failover.require_ack`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum AckBy {
+    /// `baton run` does, as soon as the child runs.
+    #[default]
+    Started,
+    /// The child itself, or an operator: `POST /v1/services/S/instances/I/ack` with BATON_TOKEN and BATON_SESSION.
+    Manual,
+}
+
 /// What was said on the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     /// When a child that ended by itself is started again.
     pub(crate) restart: Restart,
+    /// Who says that the child serves.
+    pub(crate) ack: AckBy,
     /// The time between TERM and KILL when a lease runs out; none: a quarter of the lease.
     pub(crate) grace: Option<Duration>,
     /// The time between a signal to `baton run` (or an ordered step-down) and KILL, as long as the lease is renewed.
@@ -99,7 +111,7 @@ mod tests {
     }
 
     const fn rules(grace: Option<Duration>) -> Rules {
-        Rules { restart: Restart::Never, grace, stop_timeout: ms(30_000) }
+        Rules { restart: Restart::Never, ack: AckBy::Started, grace, stop_timeout: ms(30_000) }
     }
 
     #[test]

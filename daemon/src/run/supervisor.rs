@@ -11,12 +11,15 @@ use baton_core::id::Token;
 use baton_core::probe::LocalTime;
 use rustix::process::Signal;
 
-use super::rules::{Restart, Rules, WELL_AFTER, backoff, margin};
+use super::rules::{AckBy, Restart, Rules, WELL_AFTER, backoff, margin};
 use super::words::{Ended, length, who};
 use crate::terminal::exit::Exit;
 
 /// How long a kernel may take to end a group that was killed, before somebody is told that it does not.
 const KILL_TAKES: Duration = Duration::from_secs(1);
+
+/// Why a token is given back under which nobody has worked.
+const NOT_STARTED: &str = "its process was not started yet";
 
 /// What the supervisor is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) enum Input {
         /// What the system said.
         why: String,
     },
+    /// The child runs.
+    Started,
     /// The child itself has ended; others of its group may live.
     Ended(Ended),
     /// No process of the child's group is left.
@@ -49,8 +54,12 @@ pub(super) enum Output {
     Signal(Signal),
     /// Kill the whole group, until nobody is left.
     Kill,
+    /// Say that the child serves under this token.
+    Acknowledge(Token),
     /// Give the token back.
     Release(Release),
+    /// Say that the instance goes away, and holds nothing; why.
+    Leave(String),
     /// Tell the person at the terminal.
     Say(String),
     /// End with this code. Nothing comes after it.
@@ -90,6 +99,8 @@ enum State {
     Running(Run),
     /// There is none, and the cluster has not heard of it yet.
     Releasing { token: Token },
+    /// There is none and none comes, and the cluster has not heard yet that the instance goes away.
+    Leaving,
     /// Nothing more is done.
     Over,
 }
@@ -114,6 +125,9 @@ pub(super) struct Supervisor {
     state: State,
     /// A tenure for which no child has been started yet.
     next: Option<Tenure>,
+    /// A tenure that ended before a child was started for it. It is given back when the old child is gone: whoever is
+    /// promoted on that must be alone.
+    owed: Option<Token>,
     /// No child is started before this.
     not_before: LocalTime,
     /// Ends in a row.
@@ -138,6 +152,7 @@ impl Supervisor {
             rules,
             state: State::Waiting,
             next: None,
+            owed: None,
             not_before: LocalTime::default(),
             ends: 0,
             leaving: None,
@@ -157,6 +172,7 @@ impl Supervisor {
         match input {
             Input::Session(event) => self.session(now, event, &mut out),
             Input::NotStarted { code, why } => self.not_started(now, code, &why, &mut out),
+            Input::Started => self.started(&mut out),
             Input::Ended(how) => self.ended(now, how, &mut out),
             Input::Empty => self.empty(now, &mut out),
             Input::Asked(signal) => self.asked(now, signal, &mut out),
@@ -175,7 +191,7 @@ impl Supervisor {
             State::Waiting if self.not_before > self.looked => self.next.map(|next| self.not_before.min(next.until)),
             State::Waiting => self.next.map(|next| next.until),
             State::Running(run) => run.deadline(&self.rules),
-            State::Releasing { .. } | State::Over => None,
+            State::Releasing { .. } | State::Leaving | State::Over => None,
         }
     }
 
@@ -184,7 +200,7 @@ impl Supervisor {
     pub(super) fn lives_until(&self) -> Option<LocalTime> {
         match &self.state {
             State::Running(run) => Some(before(run.tenure.until, margin(run.tenure.ttl) / 2)),
-            State::Waiting | State::Releasing { .. } | State::Over => None,
+            State::Waiting | State::Releasing { .. } | State::Leaving | State::Over => None,
         }
     }
 
@@ -204,6 +220,11 @@ impl Supervisor {
                     self.state = State::Waiting;
                 }
             }
+            SessionEvent::Left => {
+                if matches!(self.state, State::Leaving) {
+                    self.state = State::Waiting;
+                }
+            }
             SessionEvent::Unreachable { why } => {
                 out.push(Output::Say(format!("{} gets no answer from the cluster: {why}", self.name)));
             }
@@ -216,6 +237,12 @@ impl Supervisor {
 
     fn active(&mut self, now: LocalTime, token: Token, until: LocalTime, ttl: Duration, out: &mut Vec<Output>) {
         let tenure = Tenure { token, until, ttl, renewed: now };
+        self.owed.take_if(|owed| *owed == token);
+        if self.leaving.is_some() && matches!(self.state, State::Releasing { .. } | State::Leaving) {
+            // Promoted while it said that it goes.
+            self.release(token, NOT_STARTED.to_owned(), out);
+            return;
+        }
         if let State::Running(run) = &mut self.state {
             if run.tenure.token == token {
                 self.extended(now, token, until);
@@ -236,7 +263,7 @@ impl Supervisor {
     fn extended(&mut self, now: LocalTime, token: Token, until: LocalTime) {
         let running = match &mut self.state {
             State::Running(run) => Some(&mut run.tenure),
-            State::Waiting | State::Releasing { .. } | State::Over => None,
+            State::Waiting | State::Releasing { .. } | State::Leaving | State::Over => None,
         };
         for tenure in running.into_iter().chain(&mut self.next).filter(|tenure| tenure.token == token) {
             tenure.until = tenure.until.max(until);
@@ -245,8 +272,14 @@ impl Supervisor {
     }
 
     fn step_down(&mut self, now: LocalTime, token: Token, reason: &str, out: &mut Vec<Output>) {
-        if self.next.take_if(|next| next.token == token).is_some() && matches!(self.state, State::Waiting) {
-            self.release(token, "its process was not started yet".to_owned(), out);
+        if self.next.take_if(|next| next.token == token).is_some() {
+            match self.state {
+                State::Running(_) => self.owed = self.owed.max(Some(token)),
+                State::Waiting | State::Releasing { .. } | State::Leaving => {
+                    self.release(token, NOT_STARTED.to_owned(), out);
+                }
+                State::Over => {}
+            }
         }
         let State::Running(run) = &mut self.state else { return };
         if run.tenure.token != token || run.ended.is_some() {
@@ -272,12 +305,12 @@ impl Supervisor {
             SessionOver::Refused { why } => (why, Exit::BadInput),
         };
         out.push(Output::Say(format!("{} has lost its session: {told}", self.name)));
-        self.next = None;
+        (self.next, self.owed) = (None, None);
         self.deaf = true;
         self.leaving.get_or_insert(Leaving::Over(exit));
         match &mut self.state {
             State::Running(run) => run.stop(now.plus(self.rules.grace(run.tenure.ttl)), Signal::TERM, out),
-            State::Releasing { .. } => self.state = State::Waiting,
+            State::Releasing { .. } | State::Leaving => self.state = State::Waiting,
             State::Waiting | State::Over => {}
         }
     }
@@ -293,12 +326,23 @@ impl Supervisor {
                 let patience = if again { Duration::ZERO } else { self.rules.stop_timeout };
                 run.stop(now.plus(patience), signal, out);
             }
-            State::Waiting => {
-                if let Some(next) = self.next.take() {
-                    self.release(next.token, "its process was not started yet".to_owned(), out);
+            // An earlier release may not have been heard yet; it did not say that the instance goes.
+            State::Waiting | State::Releasing { .. } if !again && !self.deaf => match self.next.take() {
+                Some(next) => self.release(next.token, NOT_STARTED.to_owned(), out),
+                None => {
+                    let reason = format!("baton run ends by signal {}", signal.as_raw());
+                    out.push(Output::Leave(reason));
+                    self.state = State::Leaving;
                 }
-            }
-            State::Running(_) | State::Releasing { .. } | State::Over => {}
+            },
+            State::Leaving => self.state = State::Waiting,
+            State::Waiting | State::Running(_) | State::Releasing { .. } | State::Over => {}
+        }
+    }
+
+    fn started(&self, out: &mut Vec<Output>) {
+        if let (State::Running(run), AckBy::Started) = (&self.state, self.rules.ack) {
+            out.push(Output::Acknowledge(run.tenure.token));
         }
     }
 
@@ -353,7 +397,17 @@ impl Supervisor {
             self.state = State::Waiting;
         } else {
             out.push(Output::Say(format!("{line}: releasing token {}", tenure.token)));
-            self.release(tenure.token, format!("its process ended ({how})"), out);
+            let next = self.next.take_if(|_| self.leaving.is_some()).map(|next| next.token);
+            // In this order: the last word is about the newest token, and says whether the instance goes.
+            let unused = [self.owed.take(), next].into_iter().flatten().max().filter(|token| *token > tenure.token);
+            let (token, reason) = (tenure.token, format!("its process ended ({how})"));
+            match unused {
+                Some(unused) => {
+                    out.push(Output::Release(Release { token, leaving: false, reason }));
+                    self.release(unused, NOT_STARTED.to_owned(), out);
+                }
+                None => self.release(token, reason, out),
+            }
         }
     }
 
@@ -374,7 +428,7 @@ impl Supervisor {
                 let (name, command) = (&self.name, &self.command);
                 run.look(now, &self.rules, name, command, out);
             }
-            State::Releasing { .. } | State::Over => {}
+            State::Releasing { .. } | State::Leaving | State::Over => {}
         }
     }
 

@@ -8,7 +8,7 @@ use baton_core::id::Token;
 use baton_core::probe::LocalTime;
 use rustix::process::Signal;
 
-use super::rules::{Restart, Rules, margin};
+use super::rules::{AckBy, Restart, Rules, margin};
 use super::supervisor::{Input, Output, Supervisor};
 use super::words::Ended;
 
@@ -31,6 +31,8 @@ fn told(output: &Output) -> String {
         Output::Release(Release { token, leaving, .. }) => {
             format!("RELEASE {token} {}", if *leaving { "leaving" } else { "staying" })
         }
+        Output::Acknowledge(token) => format!("ACK {token}"),
+        Output::Leave(_) => "LEAVE".to_owned(),
         Output::Say(line) => line.clone(),
         Output::Exit(code) => format!("EXIT {code}"),
     }
@@ -39,7 +41,7 @@ fn told(output: &Output) -> String {
 impl Play {
     /// Leases of 10 s: a grace of 2.5 s, a margin of 0.5 s.
     fn new(restart: Restart) -> Self {
-        let rules = Rules { restart, grace: None, stop_timeout: Duration::from_secs(30) };
+        let rules = Rules { restart, ack: AckBy::Manual, grace: None, stop_timeout: Duration::from_secs(30) };
         Self { supervisor: Supervisor::new("orders/a".to_owned(), "CMD".to_owned(), rules), now: 0, told: Vec::new() }
     }
 
@@ -237,13 +239,83 @@ fn patience_with_a_signal_ends_with_the_time_out_with_the_lease_or_with_a_second
 }
 
 #[test]
-fn who_waits_ends_at_once() {
+fn who_waits_says_that_it_goes_and_ends() {
     let mut play = Play::new(Restart::Never);
-    play.hears(SessionEvent::Passive { active: None }).asked(Signal::TERM);
+    play.hears(SessionEvent::Passive { active: None }).asked(Signal::TERM).wait(5).hears(SessionEvent::Left);
     play.did(
         "0 orders/a is passive, waiting (nobody is active)
-         0 EXIT 143",
+         0 LEAVE
+         5 EXIT 143",
     );
+    let mut play = Play::new(Restart::Never);
+    play.asked(Signal::TERM).wait(5).asked(Signal::TERM);
+    play.did("0 LEAVE\n 5 EXIT 143");
+    // Promoted in that very moment.
+    let mut play = Play::new(Restart::Never);
+    play.asked(Signal::TERM).wait(5).active(17, 10_000).wait(6).hears(SessionEvent::Left).wait(10).released(17);
+    play.did("0 LEAVE\n 5 RELEASE 17 leaving\n 10 EXIT 143");
+}
+
+#[test]
+fn who_is_asked_to_end_while_its_release_is_not_heard_says_that_it_goes() {
+    let stepped_down = || {
+        let mut play = Play::new(Restart::Never);
+        play.active(17, 10_000).wait(100).step_down(17).wait(200).ends(Ended::Code(0)).told.clear();
+        play
+    };
+    let mut play = stepped_down();
+    // The word that it stays is heard; that it goes is not yet.
+    play.wait(300).asked(Signal::TERM).wait(310).released(17).wait(320).hears(SessionEvent::Left);
+    play.did("300 LEAVE\n 320 EXIT 143");
+    // It is active again meanwhile, and nobody was started for that.
+    let mut play = stepped_down();
+    play.wait(300).active(18, 10_300).asked(Signal::TERM).wait(310).released(17).wait(320).released(18);
+    play.did("300 RELEASE 18 leaving\n 320 EXIT 143");
+}
+
+#[test]
+fn what_was_not_started_yet_is_given_back_when_the_old_child_is_gone() {
+    let replaced = || {
+        let mut play = Play::new(Restart::Never);
+        play.active(17, 10_000).wait(100).active(18, 10_100).told.clear();
+        play
+    };
+    let mut play = replaced();
+    play.wait(150).step_down(18).wait(200).ends(Ended::Code(0)).wait(210).released(17).released(18);
+    play.did(
+        "200 KILL
+         201 CMD ended (exit code 0): releasing token 17
+         201 RELEASE 17 staying
+         201 RELEASE 18 staying",
+    );
+    let mut play = replaced();
+    play.wait(150).asked(Signal::TERM).wait(200).ends(Ended::Code(0)).wait(210).released(17).released(18);
+    play.did(
+        "200 KILL
+         201 CMD ended (exit code 0): releasing token 17
+         201 RELEASE 17 staying
+         201 RELEASE 18 leaving
+         210 EXIT 0",
+    );
+    // Taken back by a newer answer: it is used.
+    let mut play = replaced();
+    play.wait(150).step_down(18).active(18, 10_150).wait(200).ends(Ended::Code(0)).released(17);
+    assert_eq!(play.told.last().map(|line| line.trim()), Some("201 START 18"));
+    // And while the old one is only being given back.
+    let mut play = replaced();
+    play.wait(200).ends(Ended::Code(0)).step_down(18).released(17);
+    assert_eq!(play.told.last().map(|line| line.trim()), Some("201 RELEASE 18 staying"));
+}
+
+#[test]
+fn a_child_that_runs_is_said_to_serve_unless_somebody_else_says_so() {
+    for (ack, said) in [(AckBy::Started, true), (AckBy::Manual, false)] {
+        let rules = Rules { restart: Restart::Never, ack, grace: None, stop_timeout: Duration::from_secs(30) };
+        let mut play = Play::new(Restart::Never);
+        play.supervisor = Supervisor::new("orders/a".to_owned(), "CMD".to_owned(), rules);
+        play.active(17, 10_000).step(Input::Started);
+        assert_eq!(play.told.last().is_some_and(|line| line.ends_with("ACK 17")), said, "{:?}", play.told);
+    }
 }
 
 #[test]
@@ -364,6 +436,13 @@ struct World {
     /// The newest end of each token's lease.
     until: std::collections::BTreeMap<u64, u64>,
     releasing: Option<u64>,
+    /// It has been said that the instance goes.
+    goes: bool,
+    /// That is not answered yet.
+    leaving: bool,
+    /// The highest token that was given back.
+    released: u64,
+    over: bool,
     exited: bool,
 }
 
@@ -375,17 +454,24 @@ impl World {
                 Output::Start(token) => {
                     assert_eq!(self.group, None, "seed {seed}, at {now}: a second group");
                     assert!(now < self.until[&token.0], "seed {seed}, at {now}: started without a lease");
-                    *self = Self { group: Some(token.0), until: std::mem::take(&mut self.until), ..Self::default() };
+                    let (until, released) = (std::mem::take(&mut self.until), self.released);
+                    *self = Self { group: Some(token.0), until, released, ..Self::default() };
                 }
                 Output::Signal(_) => assert!(self.group.is_some(), "seed {seed}, at {now}: nobody to signal"),
                 Output::Kill => self.killed = true,
-                Output::Release(Release { token, .. }) => {
-                    assert_ne!(self.group, Some(token.0), "seed {seed}, at {now}: released what still acts");
-                    self.releasing = Some(token.0);
+                Output::Acknowledge(_) => panic!("seed {seed}, at {now}: that is not its to say"),
+                Output::Release(Release { token, leaving, .. }) => {
+                    assert_eq!(self.group, None, "seed {seed}, at {now}: {token} released while a group acts");
+                    (self.releasing, self.goes) = (Some(token.0), self.goes | leaving);
+                    self.released = self.released.max(token.0);
                 }
+                Output::Leave(_) => (self.goes, self.leaving) = (true, true),
                 Output::Say(_) => {}
                 Output::Exit(_) => {
                     assert_eq!(self.group, None, "seed {seed}, at {now}: its group survives it");
+                    let newest = self.until.last_key_value().map_or(0, |(token, _)| *token);
+                    assert!(self.over || self.goes, "seed {seed}, at {now}: it went without a word");
+                    assert!(self.over || self.released == newest, "seed {seed}, at {now}: {newest} was not given back");
                     self.exited = true;
                 }
             }
@@ -436,7 +522,10 @@ fn whatever_happens_no_group_lives_beyond_its_lease_and_no_token_is_given_back_b
                 }
                 5 => Input::Session(SessionEvent::StepDown { token: some, reason: String::new() }),
                 6 => Input::Session(SessionEvent::Passive { active: None }),
-                7 if dice.below(8) == 0 => Input::Session(SessionEvent::Over(SessionOver::Superseded)),
+                7 if dice.below(8) == 0 => {
+                    world.over = true;
+                    Input::Session(SessionEvent::Over(SessionOver::Superseded))
+                }
                 8 if dice.below(8) == 0 => Input::Asked(Signal::TERM),
                 9 if world.group.is_some() && !world.leader_ended => {
                     world.leader_ended = true;
@@ -449,6 +538,7 @@ fn whatever_happens_no_group_lives_beyond_its_lease_and_no_token_is_given_back_b
                 }
                 _ => match world.releasing.take() {
                     Some(token) => Input::Session(SessionEvent::Released { token: Token(token) }),
+                    None if std::mem::take(&mut world.leaving) => Input::Session(SessionEvent::Left),
                     None => Input::Time,
                 },
             };

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use baton_client::{Release, Session, SessionEnd, SessionEvent, boot_time};
+use baton_client::{Asked, Release, Session, SessionEnd, SessionEvent, boot_time};
 use baton_core::id::Token;
 use rustix::process::Pid;
 use tokio::task::JoinHandle;
 
 use super::group::{Orphans, Task, of_group};
-use super::rules::{Restart, Rules};
+use super::guard::Guard;
+use super::rules::{AckBy, Restart, Rules};
 use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::{RunError, Runner};
@@ -34,7 +35,7 @@ impl Trial {
         let script = script.replace("$D", &dir.path().display().to_string());
         let (service, instance) = ("orders".parse().expect("a name"), "a".parse().expect("a name"));
         let task = Task { command: ["sh", "-c", &script].map(OsString::from).to_vec(), service, instance };
-        let rules = Rules { restart, grace: None, stop_timeout: SOON };
+        let rules = Rules { restart, ack: AckBy::Started, grace: None, stop_timeout: SOON };
         let supervisor = Supervisor::new("orders/a".to_owned(), "sh".to_owned(), rules);
         let (session, end) = Session::line();
         // Other tests of this process have children too: none are adopted.
@@ -45,9 +46,7 @@ impl Trial {
             group: None,
             ended: false,
             orphans: Orphans::default(),
-            watchdog: None,
-            watched: None,
-            revived: 0,
+            guard: Guard::none(),
             say: |_| {},
         };
         Self { runner: tokio::spawn(runner.run(Signals::new().expect("signals"))), end, dir }
@@ -62,8 +61,18 @@ impl Trial {
     }
 
     async fn released(&mut self) -> Release {
-        let release = tokio::time::timeout(SOON, self.end.releases.recv()).await;
-        release.expect("a release in time").expect("the runner lives")
+        loop {
+            match self.asked().await {
+                Asked::Release(release) => return release,
+                Asked::Acknowledge(_) => {}
+                asked @ Asked::Leave { .. } => panic!("{asked:?} before a release"),
+            }
+        }
+    }
+
+    async fn asked(&mut self) -> Asked {
+        let asked = tokio::time::timeout(SOON, self.end.asked.recv()).await;
+        asked.expect("a wish in time").expect("the runner lives")
     }
 
     async fn mark(&self, name: &str) -> PathBuf {
@@ -90,6 +99,7 @@ async fn the_end_of_the_child_is_told_at_once_and_its_code_passed_on() {
     assert!(made.success());
     trial.active(17, LONG).await;
     trial.mark("up").await;
+    assert_eq!(trial.asked().await, Asked::Acknowledge(Token(17)), "as soon as it runs");
     let writer = tokio::task::spawn_blocking(move || std::fs::write(&pipe, "go\n").map(|()| Instant::now()));
     let release = trial.released().await;
     let took = writer.await.expect("no panic").expect("it reads").elapsed();

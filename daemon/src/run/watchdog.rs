@@ -26,6 +26,8 @@ use crate::terminal::output::{complain, remark};
 pub(super) const WORD: &str = "run-watchdog";
 /// What is said when no group is to be watched.
 const NOBODY: &str = "nobody";
+/// What is said in place of a time where a group may live as long as its supervisor does (`on_quorum_loss: freeze`).
+const NO_END: &str = "no-end";
 
 /// The supervisor's end.
 #[derive(Debug)]
@@ -51,6 +53,19 @@ impl Watchdog {
         Ok(Self { child, socket: ours })
     }
 
+    /// What a test has started in place of one.
+    #[cfg(test)]
+    pub(super) fn of(child: Child, socket: UnixStream) -> Self {
+        Self { child, socket }
+    }
+
+    /// Kills it. It does nothing any more when this returns, whatever it was told: only then its socket is closed.
+    pub(super) fn kill(mut self) {
+        // Both fail only for one that is dead.
+        let _ = self.child.kill();
+        let _ = self.child.try_wait();
+    }
+
     /// Its number, while it lives.
     pub(super) fn id(&self) -> Option<Pid> {
         Some(Pid::from_child(&self.child))
@@ -61,9 +76,10 @@ impl Watchdog {
         self.child.try_wait().map_or(true, |status| status.is_some())
     }
 
-    /// Lets this group live until then.
+    /// Lets this group live until then: a time that no clock will ever show has a word of its own.
     pub(super) fn watch(&mut self, group: Pid, until: LocalTime) -> io::Result<()> {
-        self.say(&format!("{} {}", group.as_raw_pid(), until.0.as_nanos()))
+        let until = u64::try_from(until.0.as_nanos()).map_or_else(|_| NO_END.to_owned(), |nanos| nanos.to_string());
+        self.say(&format!("{} {until}", group.as_raw_pid()))
     }
 
     /// There is no group to be watched.
@@ -71,7 +87,7 @@ impl Watchdog {
         self.say(NOBODY)
     }
 
-    /// One write for a line: it is short enough to be taken whole or not at all.
+    /// Says a line. An error says that it was not taken as a whole: then nothing that is said later counts either.
     fn say(&mut self, line: &str) -> io::Result<()> {
         self.socket.write_all(format!("{line}\n").as_bytes())
     }
@@ -87,7 +103,8 @@ fn own_program() -> io::Result<PathBuf> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Watched {
     group: Pid,
-    until: LocalTime,
+    /// None: as long as the supervisor lives.
+    until: Option<LocalTime>,
 }
 
 /// Reads what a supervisor says; an error for what is none of it.
@@ -98,8 +115,11 @@ fn heard(line: &str) -> Result<Option<Watched>, ()> {
     let (group, nanos) = line.split_once(' ').ok_or(())?;
     let group: i32 = group.parse().ok().filter(|group| *group > 1).ok_or(())?;
     let group = Pid::from_raw(group).ok_or(())?;
+    if nanos == NO_END {
+        return Ok(Some(Watched { group, until: None }));
+    }
     let nanos: u64 = nanos.parse().map_err(|_| ())?;
-    Ok(Some(Watched { group, until: LocalTime(Duration::from_nanos(nanos)) }))
+    Ok(Some(Watched { group, until: Some(LocalTime(Duration::from_nanos(nanos))) }))
 }
 
 /// Runs a watchdog until its supervisor has gone.
@@ -113,15 +133,20 @@ pub(crate) async fn watchdog() -> Exit {
         (_, Err(error), _) => return cannot(&error.to_string()),
     };
     let mut watched: Option<Watched> = None;
+    // However it ends, nobody is left unguarded.
+    let mut exit = Exit::Done;
     loop {
         tokio::select! {
             line = lines.next_line() => match line.ok().flatten().map(|line: String| heard(&line)) {
                 Some(Ok(news)) => watched = news,
-                Some(Err(())) => return cannot("this is for baton run alone"),
+                Some(Err(())) => {
+                    exit = cannot("this is for baton run alone");
+                    break;
+                }
                 None => break,
             },
-            () = alarm.at(watched.map(|watched| watched.until)) => {
-                if let Some(Watched { group, until }) = watched.take() {
+            () = alarm.at(watched.and_then(|watched| watched.until)) => {
+                if let Some(Watched { group, until: Some(until) }) = watched.take() {
                     let late = boot_time().since(until).as_millis();
                     let _ = kill_process_group(group, Signal::KILL);
                     remark(&format!(
@@ -136,7 +161,7 @@ pub(crate) async fn watchdog() -> Exit {
         let _ = kill_process_group(group, Signal::KILL);
         remark(&format!("baton run: the supervisor is gone: its watchdog has killed process group {group}"));
     }
-    Exit::Done
+    exit
 }
 
 /// The socket that the supervisor gave as stdin.
@@ -156,11 +181,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_said_is_understood() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut watchdog = Watchdog::of(Command::new("true").spawn().expect("true"), ours);
+        let group = Pid::from_raw(42).expect("a number");
+        let forever = LocalTime(baton_client::FOREVER.0.saturating_sub(Duration::from_millis(250)));
+        for until in [LocalTime(Duration::from_secs(7)), forever] {
+            watchdog.watch(group, until).expect("there is room");
+        }
+        watchdog.rest().expect("there is room");
+        drop(watchdog.child.wait());
+        drop(watchdog);
+        let lines = std::io::read_to_string(theirs).expect("lines");
+        let said: Vec<_> = lines.lines().map(heard).collect();
+        let until = |until| Ok(Some(Watched { group, until }));
+        assert_eq!(said, [until(Some(LocalTime(Duration::from_secs(7)))), until(None), Ok(None)]);
+    }
+
+    #[test]
     fn only_a_group_and_a_time_are_understood() {
         let watched = heard("42 1500000000").expect("good").expect("a group");
-        assert_eq!((watched.group.as_raw_pid(), watched.until), (42, LocalTime(Duration::from_millis(1_500))));
+        assert_eq!((watched.group.as_raw_pid(), watched.until), (42, Some(LocalTime(Duration::from_millis(1_500)))));
+        let watched = heard("42 no-end").expect("good").expect("a group");
+        assert_eq!((watched.group.as_raw_pid(), watched.until), (42, None));
         assert_eq!(heard("nobody"), Ok(None));
-        for bad in ["", "42", "0 5", "1 5", "-3 5", "x 5", "42 x", "42 -1"] {
+        for bad in ["", "42", "0 5", "1 5", "-3 5", "x 5", "42 x", "42 -1", "1 no-end", "no-end"] {
             assert_eq!(heard(bad), Err(()), "{bad}");
         }
     }
