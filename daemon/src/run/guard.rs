@@ -2,7 +2,6 @@
 //! replaced when it dies or does not listen. What a watchdog does is `watchdog`'s.
 
 use std::io;
-use std::time::Duration;
 
 use baton_core::probe::LocalTime;
 use rustix::process::Pid;
@@ -125,6 +124,8 @@ mod tests {
     use std::sync::Mutex;
 
     use rustix::process::test_kill_process;
+
+    use std::time::Duration;
 
     use super::*;
 
