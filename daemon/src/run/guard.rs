@@ -122,6 +122,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::{Child, Command};
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use rustix::process::test_kill_process;
 
