@@ -126,8 +126,6 @@ mod tests {
 
     use rustix::process::test_kill_process;
 
-    use std::time::Duration;
-
     use super::*;
 
     /// The far ends of the sockets of all watchdogs that were started by a test.
