@@ -1,6 +1,6 @@
 //! The command line: help with an example, exit codes that mean something, mistakes that are named.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -333,6 +333,12 @@ fn an_operator_moves_a_service_and_reads_how_it_went() {
         assert!(told.stdout.contains("db") && told.stdout.contains('a'), "{}", told.stdout);
         assert_eq!(json(&run(&["explain", "db", "-o", "json"]).await.stdout)["active"], "a");
         assert_eq!(run(&["explain", "nothing"]).await.code, Some(3));
+
+        // What is gone has still been moved.
+        let before = run(&["transitions", "db"]).await.stdout.lines().count();
+        api.delete("/v1/services/db").await.is(200);
+        let after = run(&["transitions", "db"]).await;
+        assert_eq!((after.code, after.stdout.lines().count()), (Some(0), before), "{}", after.stderr);
     });
 }
 
@@ -388,5 +394,44 @@ fn a_move_that_waits_is_waited_for_and_says_so() {
         cluster.active(1, "db", "b").await;
         let told = baton(&["transitions", "db", "--limit", "1", "--endpoint", api.base()]).await;
         assert!(told.stdout.contains("release (enforced)"), "{}", told.stdout);
+    });
+}
+
+#[test]
+fn without_a_quorum_one_nodes_memory_is_told_as_such() {
+    scenario(Load::Heavy, async {
+        let mut cluster = Cluster::start(3).await;
+        let a = Target::start("a", cluster.dir()).await;
+        cluster.api(1).put("/v1/services/db", &watched()).await.done();
+        cluster.api(1).put("/v1/services/db/instances/a", &a.registration(200)).await.done();
+        cluster.active(1, "db", "a").await;
+        cluster.same_state_everywhere().await;
+        let at = cluster.api(1).base().to_owned();
+        for node in [2, 3] {
+            cluster.kill9(node);
+        }
+        let run = async |args: &[&str]| {
+            let line: Vec<&str> = args.iter().copied().chain(["--endpoint", at.as_str()]).collect();
+            baton(&line).await
+        };
+        for (line, part) in [
+            (["explain", "db"].as_slice(), "\"a\""),
+            (&["transitions", "db"], "none → a"),
+            (&["transitions"], "none → a"),
+            (&["status", "db"], "db"),
+        ] {
+            let told = run(line).await;
+            assert_eq!(told.code, Some(5), "{line:?}: {} {}", told.stdout, told.stderr);
+            assert!(told.stdout.contains(part), "{line:?}: {}", told.stdout);
+            assert!(told.stderr.contains("no quorum answers: "), "{line:?}: {}", told.stderr);
+        }
+        let status = until(SOON, "the loss of the leader to be told", async || {
+            let status = run(&["status"]).await;
+            when(status.stdout.contains("no leader"), status.stdout)
+        })
+        .await;
+        assert!(status.contains("nobody knows how many live"), "{status}");
+        assert!(!status.contains("3 live"), "{status}");
+        assert_eq!(run(&["explain", "nothing"]).await.code, Some(3), "a name that it does not remember either");
     });
 }

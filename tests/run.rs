@@ -485,9 +485,15 @@ fn what_cannot_be_supervised_is_refused_with_the_remedy() {
         let (code, told) = run("all", &[], &["true"]).await;
         assert_eq!(code, Some(3), "{told}");
         assert!(told.contains("active_passive services"), "{told}");
+        // Whoever has nothing to run takes the service from nobody: it does not even register.
         let (code, told) = run("jobs", &[], &["no-such-program"]).await;
         assert_eq!(code, Some(127), "{told}");
+        let (code, told) = run("jobs", &[], &["/etc/hostname"]).await;
+        assert_eq!(code, Some(126), "{told}");
+        let known = api.get("/v1/services/jobs/instances").await.done();
+        assert_eq!(known.items(), [] as [Value; 0], "nobody is registered");
         let (code, told) = run("jobs", &[], &["true"]).await;
         assert_eq!(code, Some(0), "{told}");
+        assert!(!told.contains("watchdog"), "its end is no death of the supervisor: {told}");
     });
 }

@@ -442,8 +442,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_is_stopping_has_done_nothing_so_the_next_is_asked() {
-        const STOPS: &str =
-            r#"{"title":"The node is stopping","status":503,"detail":"this node is stopping","code":"stopping"}"#;
+        const STOPS: &str = r#"{"type":"t","title":"It stops","status":503,"detail":"it stops","code":"stopping"}"#;
+        const UNKNOWN: &str = r#"{"type":"t","title":"?","status":503,"detail":"look","code":"outcome_unknown"}"#;
         let (stopping, first) = serving("503 Service Unavailable", STOPS, 1);
         let (alive, second) = server("7", 2);
         let client = Client::new([stopping, alive]).expect("both are endpoints");
@@ -458,8 +458,6 @@ mod tests {
         assert_eq!(error.code(), Some("stopping"), "{error}");
 
         // Any other 503 may be the word of somebody who has begun.
-        const UNKNOWN: &str =
-            r#"{"title":"It may still happen","status":503,"detail":"look","code":"outcome_unknown"}"#;
         let (unknown, _) = serving("503 Service Unavailable", UNKNOWN, 1);
         let (alive, _) = server("7", 1);
         let client = Client::new([unknown, alive]).expect("both are endpoints");

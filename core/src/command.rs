@@ -7,7 +7,7 @@ use crate::calls::BreakerNumbers;
 use crate::id::{InstanceId, NodeId, Revision, ServiceName, Token, TransitionId};
 use crate::lease::LeaseClaim;
 use crate::policy::{ProofKind, Registration, Spec};
-use crate::probe::{Evidence, Verdict};
+use crate::probe::{Evidence, Health, Verdict};
 use crate::state::{AdminState, ReleaseHow, Source};
 use crate::time::{ClusterTime, Millis, WallTime};
 use crate::transition::{HookOutcome, TransitionKind, Trigger};
@@ -690,6 +690,19 @@ pub enum Refusal {
         /// What would help.
         why: String,
     },
+    /// The active is not well, and what was asked for wants both sides well.
+    #[error(
+        "\"{instance}\", the active of \"{service}\", is {health}, and a switchover or failback wants both sides well: a \
+         failover does not ask for that (`baton failover {service}`)"
+    )]
+    ActiveNotWell {
+        /// The service.
+        service: ServiceName,
+        /// Its active.
+        instance: InstanceId,
+        /// How that one is.
+        health: Health,
+    },
     /// Only services with one active have transitions.
     #[error("\"{service}\" is active_active: all its healthy instances serve, there is nothing to promote")]
     NotActivePassive {
@@ -777,6 +790,7 @@ impl Refusal {
             Self::NoCandidate { .. } => "no_candidate",
             Self::ProofRefused { .. } => "proof_refused",
             Self::NoActive { .. } => "no_active",
+            Self::ActiveNotWell { .. } => "active_not_well",
             Self::NotActivePassive { .. } => "not_active_passive",
             Self::NoTrial { .. } => "no_trial",
             Self::IsActive { .. } => "is_active",

@@ -55,6 +55,17 @@ impl Millis {
         Self::secs(self.0 / 1_000 + u64::from(self.0 % 1_000 >= 500)).to_string()
     }
 
+    /// A length that is waited for at most, as a sentence tells it: rounded up to whole seconds from one second on, so that
+    /// nobody waits in vain and nobody reads milliseconds.
+    pub fn at_most(self) -> String {
+        if self < Self::secs(1) { self.to_string() } else { Self::secs(self.0.div_ceil(1_000)).to_string() }
+    }
+
+    /// A length that has passed, as a sentence tells it: whole seconds from one second on.
+    pub fn passed(self) -> String {
+        if self < Self::secs(1) { self.to_string() } else { Self::secs(self.0 / 1_000).to_string() }
+    }
+
     /// The same length for the standard library.
     pub const fn as_duration(self) -> Duration {
         Duration::from_millis(self.0)
@@ -206,6 +217,19 @@ mod tests {
             assert_eq!(Millis(ms).told(), told);
         }
         assert_eq!((Millis(290_400).told(), Millis(299_900).told()), ("290s".to_owned(), "5m".to_owned()));
+    }
+
+    #[test]
+    fn waits_are_rounded_up_and_what_has_passed_down() {
+        for (ms, at_most, passed) in [
+            (0, "0s", "0s"),
+            (999, "999ms", "999ms"),
+            (1_001, "2s", "1s"),
+            (46_703, "47s", "46s"),
+            (60_000, "1m", "1m"),
+        ] {
+            assert_eq!((Millis(ms).at_most().as_str(), Millis(ms).passed().as_str()), (at_most, passed));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use baton_core::command::{Command, Refusal, Target, TransitionStart};
 use baton_core::event::EventKind;
-use baton_core::planner::{Decision, Facts, GateVerdict, ManualMove, ManualRequest, plan_manual};
+use baton_core::planner::{Decision, Facts, GateVerdict, ManualMove, ManualRequest, OperatorMay, plan_manual};
 use baton_core::policy::{AutoWord, FailoverStrategy, Mode, ProofKind, ProofPolicy, Quorum, RecoveryStrategy};
 use baton_core::probe::{Health, Verdict};
 use baton_core::state::Phase;
@@ -248,7 +248,7 @@ fn a_switchover_is_for_two_that_are_well_and_a_failover_for_any() {
         1,
     );
     assert!(
-        matches!(&refusal, Err(Refusal::NotEligible { why, .. }) if why.contains("both sides well")),
+        matches!(&refusal, Err(Refusal::ActiveNotWell { instance, .. }) if instance.as_str() == "c"),
         "{refusal:?}"
     );
     let plan = plan_manual(
@@ -292,7 +292,7 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
     assert_eq!(world.active("orders"), None);
     let report = world.plan("orders").report;
     let proof = report.gates.iter().find(|gate| gate.gate == "proof").expect("the proof gate");
-    assert!(proof.verdict == GateVerdict::Hold && proof.why.contains("operator"), "{proof:?}");
+    assert_eq!((proof.verdict, proof.operator), (GateVerdict::Hold, Some(OperatorMay::SayStopped)), "{proof:?}");
 
     let mut request = ask(ManualMove::Failover, Some("b"));
     request.asserts_stopped = true;
@@ -304,6 +304,26 @@ fn without_an_accepted_proof_the_service_waits_for_an_operator() {
     let proof = record.proof.as_ref().expect("a proof");
     assert_eq!(proof.proof, ProofKind::Operator);
     assert!(proof.evidence.contains("alice") && proof.evidence.contains("maintenance"), "{}", proof.evidence);
+}
+
+#[test]
+fn a_lone_instance_that_is_probed_comes_back_by_a_word_about_its_earlier_process_alone() {
+    let mut world = World::orders();
+    world.put_service("orders", |spec| spec.fencing.proof = ProofPolicy::List(vec![ProofKind::Lease]));
+    for id in ["a", "b", "c"] {
+        world.everyone_says("orders", id, Verdict::Down);
+    }
+    world.settle("orders");
+    world.everyone_says("orders", "a", Verdict::Up);
+    let plan = |to: Option<&str>| {
+        let mut request = ask(ManualMove::Failover, to);
+        request.asserts_stopped = true;
+        plan_manual(&world.state, &service("orders"), &request, &Facts::default(), world.now, 1)
+    };
+    assert_eq!(plan(None).expect_err("it has to be named").code(), "no_candidate");
+    let named = plan(Some("a")).expect("it may have been restarted, and nothing else could bring it back");
+    world.must(named.command.expect("a command"));
+    assert_eq!(world.active("orders").map(|(id, _)| id), Some("a".to_owned()));
 }
 
 #[test]

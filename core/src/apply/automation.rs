@@ -5,7 +5,7 @@ use super::{Draft, Entry};
 use crate::command::{AutomationPause, AutomationResume, Done, Refusal, Reply};
 use crate::event::EventKind;
 use crate::id::ServiceName;
-use crate::rules::wave;
+use crate::rules::{times, wave};
 use crate::state::{Brake, Latch, Pause};
 use crate::time::WallTime;
 
@@ -104,8 +104,9 @@ impl Entry<'_> {
         let moves = u32::try_from(moves).unwrap_or(u32::MAX);
         self.service_mut(name)?.rails.latch = Some(Latch { since: wall, moves, window });
         let told = format!(
-            "it was moved {moves} times within {window}, and max_in_window is {max}: no further automatic move before an \
-             operator has looked and resumed it"
+            "it was moved {} within {window}, and max_in_window is {max}: no further automatic move before an \
+             operator has looked and resumed it",
+            times(moves as usize)
         );
         self.tell_automation(EventKind::AutomationBraked, Some(name), told, None);
         Ok(Done::Ok)

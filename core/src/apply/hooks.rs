@@ -41,7 +41,7 @@ impl Entry<'_> {
                 let why = format!("what holds now is \"{}\": {}", proof.proof, proof.evidence);
                 return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why });
             }
-            Err(no) => return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why: no.into_why() }),
+            Err(no) => return Err(Refusal::ProofRefused { proof: ProofKind::Hook, why: no.told() }),
         }
         let before = runs_against(&open, holder).next_back();
         if before.is_some_and(|run| under_way_until(run, hook.timeout, self.term, self.now).is_some()) {

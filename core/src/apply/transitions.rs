@@ -13,8 +13,8 @@ use crate::mutant::{Mutant, planted};
 use crate::policy::{FailbackMode, Liveness, Mode, ProofKind};
 use crate::probe::Health;
 use crate::rules::{
-    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, open_told, preferred_over, proof_that_holds, rails_of,
-    why_not, word_is_about,
+    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, held_last, open_told, preferred_over, proof_that_holds,
+    rails_of, why_not, word_is_about,
 };
 use crate::state::{Active, Change, Holder, Instance, Phase, STEPS_MAX, Service, TRANSITIONS_MAX};
 use crate::time::Millis;
@@ -60,10 +60,10 @@ impl Entry<'_> {
             TransitionKind::Switchover | TransitionKind::Failback => true,
             TransitionKind::Placement | TransitionKind::Failover => start.actor.is_some(),
         };
-        if planned && let Err(NoProof::Never { why }) = &proof {
+        if planned && let Err(no @ NoProof::Never { .. }) = &proof {
             // No wish takes a service's active away unless the move can be completed.
             let proof = start.asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
-            return Err(Refusal::ProofRefused { proof, why: why.clone() });
+            return Err(Refusal::ProofRefused { proof, why: no.told() });
         }
 
         let id = self.open(start, &service, leaving);
@@ -71,7 +71,7 @@ impl Entry<'_> {
             (Some(to), Ok(proof)) if self.token_is_free() => {
                 self.complete(&service, id, to, proof)?;
             }
-            (_, proof) => self.withdraw(&service, id, proof.err().map(NoProof::into_why)),
+            (_, proof) => self.withdraw(&service, id, proof.err().map(|no| no.told())),
         }
         Ok(Done::Started { transition: id })
     }
@@ -88,7 +88,7 @@ impl Entry<'_> {
     pub(super) fn check_rails(&self, service: &Service, kind: TransitionKind, counted: bool) -> Result<(), Refusal> {
         let rails = rails_of(self.state, service, kind, counted, self.now);
         match rails.into_iter().find(|rail| !rail.pass) {
-            Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.why }),
+            Some(rail) => Err(Refusal::AutomationHeld { service: service.name.clone(), why: rail.told() }),
             None => Ok(()),
         }
     }
@@ -304,7 +304,7 @@ impl Entry<'_> {
                 let why = format!("what holds now is \"{}\": {}", other.proof, other.evidence);
                 return Err(Refusal::ProofRefused { proof: promote.proof, why });
             }
-            Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.into_why() }),
+            Err(no) => return Err(Refusal::ProofRefused { proof: promote.proof, why: no.told() }),
         };
         if !self.token_is_free() {
             return Err(moved_on("the token of this log entry: one promotion an entry"));
@@ -327,16 +327,15 @@ impl Entry<'_> {
             check_holder_seen(&service, take.seen_holder)?;
         }
         self.check_eligible(&service, target(&service, to)?, to, Asker::Operator)?;
-        let itself = word_is_about(&service, &to.instance);
-        if asserted.is_some() && itself {
+        if asserted.is_some() && word_is_about(&service, &to.instance) {
             return Err(Refusal::NotEligible { instance: to.instance.clone(), why: SAID_TO_HAVE_STOPPED.to_owned() });
         }
         // What was said before counts on, unless the one whom it was said of is asked for: then it is taken back.
-        let asserted = asserted.or(open.asserted.filter(|_| !itself));
+        let asserted = asserted.or(open.asserted.filter(|_| !held_last(&service, &to.instance)));
         let grounds = Grounds { asserted, claim: None, term: self.term, ..Grounds::default() };
         let proof = proof_that_holds(&service, &grounds);
-        if let Err(NoProof::Never { why }) = proof {
-            return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why });
+        if let Err(no @ NoProof::Never { .. }) = &proof {
+            return Err(Refusal::ProofRefused { proof: ProofKind::Operator, why: no.told() });
         }
         let mut taken = Transition::clone(&open);
         taken.actor = Some(actor.clone());

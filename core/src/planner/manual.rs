@@ -3,14 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Gate, GateVerdict, ServiceReport, plan_service, rank};
+use super::{Facts, Gate, OperatorMay, ServiceReport, plan_service, rank};
 use crate::command::{Command, Refusal, Target, TransitionStart, TransitionTake};
 use crate::id::{InstanceId, ServiceName};
 use crate::policy::{FailbackMode, Mode, ProofKind, words};
 use crate::probe::Health;
 use crate::rules::{
-    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, hook_over, open_told, preferred_over, proof_that_holds,
-    rails_of, why_not, word_is_about,
+    Asker, Grounds, NoProof, SAID_TO_HAVE_STOPPED, Seek, held_last, hook_over, open_told, preferred_over,
+    proof_that_holds, rails_of, why_not, word_is_about,
 };
 use crate::state::{Instance, Service, State};
 use crate::time::{ClusterTime, Millis};
@@ -110,7 +110,7 @@ pub fn plan_manual(
         (ManualMove::Failover | ManualMove::Switchover, Some(open)) => go_on(&seek, open, request, facts, seed)?,
     };
     // What was said when the move began holds on, unless the one whom it was said of is asked for.
-    let said = open.and_then(|open| open.asserted).filter(|_| !word_is_about(service, &to));
+    let said = open.and_then(|open| open.asserted).filter(|_| !held_last(service, &to));
     let asserted = asserted.or(said);
     let first = asserted.unwrap_or_else(|| service.spec.fencing.proof.first());
     let refused = |why| Refusal::ProofRefused { proof: first, why };
@@ -124,10 +124,10 @@ pub fn plan_manual(
                 open.actor.is_some() && open.to.as_ref() == Some(&to) && hook_over(service, open).is_none()
             }) =>
         {
-            return Err(refused(no.into_why()));
+            return Err(refused(no.told()));
         }
-        Err(NoProof::Pending { why, lease_in, .. }) => (None, Some(why), lease_in),
-        Err(NoProof::Never { why }) => return Err(refused(why)),
+        Err(no @ NoProof::Pending { lease_in, .. }) => (None, Some(no.told()), lease_in),
+        Err(no @ NoProof::Never { .. }) => return Err(refused(no.told())),
     };
     let to = &service.instances[&to];
     let target = Target { instance: to.id.clone(), epoch: to.epoch, lag: facts.lag_of(&to.id) };
@@ -183,19 +183,12 @@ fn bypasses(
     now: ClusterTime,
 ) -> Vec<Gate> {
     let automatic = (!service.moves_by_itself()).then(|| Gate {
-        gate: "automatic".to_owned(),
-        verdict: GateVerdict::Hold,
-        why: "failover.automatic is off: only an operator moves this service".to_owned(),
-        at_most: None,
+        operator: Some(OperatorMay::Pass),
+        ..Gate::new("automatic", false, "failover.automatic is off: only an operator moves this service")
     });
     let (kind, counted) = open.map_or((kind, false), |open| (open.kind, open.has_moved()));
     let rails = rails_of(state, service, kind, counted, now).into_iter().filter(|rail| !rail.pass);
-    let rails = rails.map(|rail| Gate {
-        gate: rail.rail,
-        verdict: GateVerdict::Hold,
-        why: rail.why,
-        at_most: rail.until.map(|until| until.since(now)),
-    });
+    let rails = rails.map(|rail| Gate::of_rail(&rail, now));
     automatic.into_iter().chain(rails).collect()
 }
 
@@ -206,12 +199,10 @@ fn both_sides_well(service: &Service) -> Result<(), Refusal> {
         return Err(Refusal::NoActive { service: service.name.clone(), why });
     };
     match service.instances.get(&active.instance) {
-        Some(instance) if instance.health != Health::Healthy => Err(Refusal::NotEligible {
+        Some(instance) if instance.health != Health::Healthy => Err(Refusal::ActiveNotWell {
+            service: service.name.clone(),
             instance: active.instance.clone(),
-            why: format!(
-                "a switchover or failback wants both sides well, and the active is {}; a failover does not ask for that",
-                instance.health
-            ),
+            health: instance.health,
         }),
         Some(_) | None => Ok(()),
     }
@@ -265,9 +256,9 @@ fn go_on(
     seed: u64,
 ) -> Result<InstanceId, Refusal> {
     let service = seek.service;
-    let stopped = |id: &InstanceId| request.asserts_stopped && word_is_about(service, id);
+    let stopped = |id: &InstanceId| request.asserts_stopped && held_last(service, id);
     if let Some(wanted) = &request.to {
-        if stopped(wanted) {
+        if stopped(wanted) && word_is_about(service, wanted) {
             return Err(Refusal::NotEligible { instance: wanted.clone(), why: SAID_TO_HAVE_STOPPED.to_owned() });
         }
         return choose(&Seek { leaving: None, ..*seek }, request, facts, seed);

@@ -15,7 +15,7 @@ pub use candidates::rank;
 pub use due::{Due, instances_due};
 pub use facts::{Facts, debts_due};
 pub use manual::{ManualMove, ManualPlan, ManualRequest, plan_manual};
-pub use report::{CandidateReport, Decision, Gate, GateVerdict, OpenMove, ServiceReport};
+pub use report::{CandidateReport, Decision, Gate, GateVerdict, OpenMove, OperatorMay, ServiceReport};
 pub use upkeep::{BACK_WITHIN, EVENTS_KEPT, LOST_AFTER, observers, pauses_due, retention};
 
 use crate::command::{ActivationExpire, Command, Target, TransitionStart};
@@ -25,8 +25,8 @@ use crate::pick::{callable, why_nobody};
 use crate::policy::{FailbackMode, Mode, ProofKind, inactive_parts};
 use crate::probe::{Health, Verdict};
 use crate::rules::{
-    Asker, Grounds, NoProof, Seek, hook_over, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over,
-    proof_that_holds, rails_of,
+    Asker, Grounds, NoProof, Seek, Sets, hook_over, may_be_promoted, not_eligible, only_lag_is_missing, preferred_over,
+    proof_that_holds, rails_of, word_is_about,
 };
 use crate::state::{Active, HealthInputs, Holder, Instance, Phase, Service, Source, State};
 use crate::time::{ClusterTime, Millis};
@@ -72,6 +72,15 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
     };
     let leaving = plan.left_out();
     let seek = Seek { service, leaving: leaving.as_ref(), now, asker: Asker::Baton };
+    let candidates = candidates::report(&seek, facts, seed);
+    // Nobody is promoted by the word that it has stopped itself.
+    let first = candidates.first().filter(|first| first.eligible);
+    if first.is_some_and(|first| word_is_about(service, &first.instance)) {
+        for gate in plan.gates.iter_mut().filter(|gate| gate.operator == Some(OperatorMay::SayStopped)) {
+            gate.operator = None;
+        }
+    }
+    let callers = service.assignment.active.as_ref().and_then(|_| nobody_may_call(service, now));
     let report = ServiceReport {
         service: service.name.clone(),
         mode: service.spec.mode,
@@ -97,7 +106,8 @@ pub fn plan_service(state: &State, service: &Service, facts: &Facts, now: Cluste
         }),
         decision,
         summary,
-        candidates: candidates::report(&seek, facts, seed),
+        callers,
+        candidates,
         gates: plan.gates,
         inactive: inactive_parts(&service.spec),
         revision: state.meta.revision,
@@ -140,9 +150,8 @@ impl<'a> Planner<'a> {
 
     /// A gate that time alone lets through at `until`, if it holds.
     fn gate_until(&mut self, gate: &str, pass: bool, why: impl Into<String>, until: Option<ClusterTime>) -> bool {
-        let verdict = if pass { GateVerdict::Pass } else { GateVerdict::Hold };
         let at_most = until.filter(|_| !pass).map(|until| until.since(self.now));
-        self.gates.push(Gate { gate: gate.to_owned(), verdict, why: why.into(), at_most });
+        self.gates.push(Gate { at_most, ..Gate::new(gate, pass, why) });
         pass
     }
 
@@ -191,7 +200,7 @@ impl<'a> Planner<'a> {
     fn gate_rails(&mut self, kind: TransitionKind, counted: bool) -> Rails {
         let mut held: Option<HeldBack> = None;
         for rail in rails_of(self.state, self.service, kind, counted, self.now) {
-            self.gate_until(&rail.rail, rail.pass, rail.why.clone(), rail.until);
+            self.gates.push(Gate::of_rail(&rail, self.now));
             if rail.pass {
                 continue;
             }
@@ -199,11 +208,11 @@ impl<'a> Planner<'a> {
                 self.wake(at);
             }
             if held.is_none() {
-                let set = rail.sets.then(|| match rail.rail.as_str() {
-                    "brake" => Box::new(Command::BrakeSet),
-                    _ => Box::new(Command::LatchSet { service: self.service.name.clone() }),
+                let set = rail.sets.map(|sets| match sets {
+                    Sets::Brake => Box::new(Command::BrakeSet),
+                    Sets::Latch => Box::new(Command::LatchSet { service: self.service.name.clone() }),
                 });
-                held = Some((rail.why, set));
+                held = Some((rail.told(), set));
             }
         }
         match held {
@@ -233,15 +242,7 @@ impl<'a> Planner<'a> {
             Health::Isolated => (true, format!("\"{}\" is isolated: {}", active.instance, instance.admin.reason)),
             Health::Unknown | Health::Healthy | Health::Suspect | Health::Unhealthy => (
                 instance.health == Health::Unhealthy,
-                format!(
-                    "\"{}\" is {}: {} of {} observers say down, {} are needed{}",
-                    active.instance,
-                    instance.health,
-                    counts.down,
-                    counts.observers,
-                    counts.quorum,
-                    beside_probes(&counts)
-                ),
+                format!("\"{}\" is {}{}", active.instance, instance.health, counted(service, instance, &counts)),
             ),
         };
         let down = self.gate("active_down", out, why);
@@ -267,7 +268,7 @@ impl<'a> Planner<'a> {
             (Some(to), Ok(_)) => format!("\"{from}\" is {word}: failing over to \"{}\".", to.id),
             (None, _) => format!("\"{from}\" is {word} and no other instance may be promoted: the service waits."),
             (Some(to), Err(no)) => {
-                format!("\"{from}\" is {word}, \"{}\" will be promoted once that is safe: {}.", to.id, no.why())
+                format!("\"{from}\" is {word}, \"{}\" will be promoted once that is safe: {}.", to.id, no.told())
             }
         };
         let command = Command::TransitionStart(TransitionStart {
@@ -329,8 +330,8 @@ impl<'a> Planner<'a> {
             let summary = format!("{summary} \"{}\" gets its place back later: {why}.", to.id);
             return (if set.is_some() { Decision::Brake } else { Decision::Hold }, summary, set.map(|set| *set));
         }
-        if let Err(NoProof::Never { why }) = &proof {
-            let summary = format!("{summary} \"{}\" cannot get its place back by itself: {why}.", to.id);
+        if let Err(no @ NoProof::Never { .. }) = &proof {
+            let summary = format!("{summary} \"{}\" cannot get its place back by itself: {}.", to.id, no.told());
             return (Decision::Hold, summary, None);
         }
         let stable = service.spec.failback.stable_for;
@@ -338,7 +339,7 @@ impl<'a> Planner<'a> {
             "\"{}\" is preferred to \"{}\" and has been healthy for {}, failback.stable_for is {stable}",
             to.id,
             active.instance,
-            self.now.since(to.health_since).told()
+            self.now.since(to.health_since).passed()
         );
         let summary = format!("\"{}\" gives its place back to \"{}\": {reason}.", active.instance, to.id);
         let command = Command::TransitionStart(TransitionStart {
@@ -370,7 +371,8 @@ impl<'a> Planner<'a> {
                     "\"{}\" is preferred, and failback.mode is \"manual\": an operator may fail it back",
                     first.id
                 );
-                self.gate("failback", false, why);
+                let operator = Some(OperatorMay::FailBack);
+                self.gates.push(Gate { operator, ..Gate::new("failback", false, why) });
                 return None;
             }
             FailbackMode::Automatic => {}
@@ -397,7 +399,7 @@ impl<'a> Planner<'a> {
         let why = format!(
             "\"{}\" is preferred and has been healthy for {}, failback.stable_for is {wanted}",
             to.id,
-            well.told()
+            well.passed()
         );
         let stable_at = to.health_since.plus(wanted);
         if !self.gate_until("failback", well >= wanted, why, Some(stable_at)) {
@@ -426,7 +428,7 @@ impl<'a> Planner<'a> {
             None => format!(
                 "\"{}\" was promoted {} ago and has not acknowledged; activation_timeout is {patience}",
                 active.instance,
-                waited.told()
+                waited.passed()
             ),
         };
         self.gate_until("acknowledged", false, why.clone(), ill.is_none().then(|| since.plus(patience)));
@@ -488,7 +490,7 @@ impl<'a> Planner<'a> {
             self.gate(
                 "everyone_seen",
                 true,
-                format!("waited {}, longer than twice the longest interval ({patience})", waited.told()),
+                format!("waited {}, longer than twice the longest interval ({patience})", waited.passed()),
             )
         } else {
             let until = service.populated_at.plus(patience);
@@ -526,7 +528,7 @@ impl<'a> Planner<'a> {
             }
             (Some(to), Err(no)) if automatic && known && free => (
                 Decision::Hold,
-                format!("Nobody is active; \"{}\" will be placed once that is safe: {}.", to.id, no.why()),
+                format!("Nobody is active; \"{}\" will be placed once that is safe: {}.", to.id, no.told()),
                 None,
             ),
             (Some(to), _) => {
@@ -544,7 +546,9 @@ impl<'a> Planner<'a> {
         } else {
             "failover.automatic is off: only an operator moves this service"
         };
-        self.gate("automatic", automatic, why)
+        let operator = (!automatic).then_some(OperatorMay::Pass);
+        self.gates.push(Gate { operator, ..Gate::new("automatic", automatic, why) });
+        automatic
     }
 
     /// Who would be promoted, or why nobody: for whom nothing has to be done, nobody is woken.
@@ -622,15 +626,19 @@ impl<'a> Planner<'a> {
     fn gate_proof(&mut self, open: Option<&Transition>) -> Result<ProofRecord, NoProof> {
         let found = self.proof(open);
         let ends = match &found {
-            Err(NoProof::Pending { lease_in: Some(left), .. }) => Some(self.now.plus(*left).plus(Millis(1))),
+            Err(NoProof::Pending { lease_in: Some(left), .. }) => Some(*left),
             Err(NoProof::Pending { lease_in: None, .. } | NoProof::Never { .. }) | Ok(_) => None,
         };
-        match &found {
-            Ok(proof) => self.gate("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
-            Err(no) => self.gate_until("proof", false, no.why(), ends),
-        };
-        if let Some(at) = ends {
-            self.wake(at);
+        self.gates.push(match &found {
+            Ok(proof) => Gate::new("proof", true, format!("{} ({}): {}", proof.proof, proof.fencing, proof.evidence)),
+            Err(no) => {
+                let operator = Some(OperatorMay::SayStopped);
+                Gate { at_most: ends, operator, ..Gate::new("proof", false, no.why()) }
+            }
+        });
+        if let Some(left) = ends {
+            // It has run out when its last moment is over.
+            self.wake(self.now.plus(left).plus(Millis(1)));
         }
         found
     }
@@ -670,12 +678,15 @@ fn who_serves(service: &Service, now: ClusterTime) -> String {
     }
 }
 
-/// What is judged beside probes, where there is anything.
-fn beside_probes(counts: &HealthInputs) -> String {
-    let told =
-        |source: Source, verdict: Option<Verdict>| verdict.map(|verdict| format!("; its {source} say {verdict}"));
-    let told = [told(Source::Calls, counts.calls), told(Source::Heartbeats, counts.heartbeats)];
-    told.into_iter().flatten().collect()
+/// What was counted: the observers' verdicts where there is anything to probe, and what is judged beside them.
+fn counted(service: &Service, instance: &Instance, counts: &HealthInputs) -> String {
+    let HealthInputs { observers, quorum, down, .. } = counts;
+    let probes = service.probes(instance);
+    let probes = probes.then(|| format!("{down} of {observers} observers say down, {quorum} are needed"));
+    let says = |source: Source, verdict: Option<Verdict>| verdict.map(|verdict| format!("its {source} say {verdict}"));
+    let told = [probes, says(Source::Calls, counts.calls), says(Source::Heartbeats, counts.heartbeats)];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    if told.is_empty() { String::new() } else { format!(": {}", told.join("; ")) }
 }
 
 /// Why an active must be replaced.

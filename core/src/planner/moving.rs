@@ -6,7 +6,8 @@ use crate::command::{Command, HookStart, Promote, TransitionAbort};
 use crate::id::InstanceId;
 use crate::lease::LeaseStanding;
 use crate::rules::{
-    Asker, NoProof, OPERATOR_MAY_SAY, Seek, failed_against, hook_over, not_eligible, runs_against, under_way_until,
+    Asker, NoProof, OPERATOR_MAY_SAY, Seek, failed_against, hook_over, not_eligible, runs_against, times,
+    under_way_until,
 };
 use crate::state::{Instance, Phase};
 use crate::time::Millis;
@@ -55,7 +56,7 @@ impl Planner<'_> {
                     (Some(to), Some((why, _))) => format!("\"{}\" is not promoted by itself: {why}", to.id),
                     (None, _) => "no instance may be promoted".to_owned(),
                 };
-                (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.why()), None)
+                (Decision::Hold, format!("{} waits: {who}: {}.", open.id, no.told()), None)
             }
             (None, Ok(_)) => {
                 let why = held.map_or_else(String::new, |(why, _)| format!(" ({why})"));
@@ -160,10 +161,10 @@ impl Planner<'_> {
         if holder.instance == *to {
             let mut why = format!("the fencing hook would cut off \"{to}\", which is the one that is to be promoted");
             if *only_hook {
-                why =
-                    format!("{why}, and there is no lease of its earlier time that ends by itself; {OPERATOR_MAY_SAY}");
+                why = format!("{why}, and there is no lease of its earlier time that ends by itself");
             }
             self.gate("hook", false, why.clone());
+            let why = format!("{why}; {OPERATOR_MAY_SAY}");
             // Where something else can bring the proof, that is what is waited for.
             return only_hook.then(|| (Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }
@@ -176,7 +177,7 @@ impl Planner<'_> {
             let why = format!(
                 "\"{}\" is stepping down as planned, and is not cut off while its lease runs (at most {} from now)",
                 holder.instance,
-                left.told()
+                left.at_most()
             );
             self.gate("hook", false, why.clone());
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
@@ -197,7 +198,7 @@ impl Planner<'_> {
         });
         if let Some(at) = rest.filter(|at| self.now < *at) {
             self.wake(at);
-            let why = format!("the fencing hook has failed {failed} times and is run again soon");
+            let why = format!("the fencing hook has failed {} and is run again soon", times(failed));
             self.gate_until("hook", false, why.clone(), Some(at));
             return Some((Decision::Hold, format!("{} waits: {why}.", open.id), None));
         }

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::{InstanceId, Revision, ServiceName, Token, TransitionId};
 use crate::policy::{Inactive, Mode, words};
 use crate::probe::Health;
-use crate::rules::Rule;
+use crate::rules::{PauseScope, Rail, Rule};
 use crate::state::Phase;
-use crate::time::{Millis, WallTime};
+use crate::time::{ClusterTime, Millis, WallTime};
 use crate::transition::TransitionKind;
 
 words! {
@@ -54,11 +54,45 @@ pub struct Gate {
     pub gate: String,
     /// Whether it lets the move through.
     pub verdict: GateVerdict,
-    /// The measured values, and what would change the verdict, in a sentence.
+    /// The measured values, in a sentence.
     pub why: String,
     /// Within how long time alone lets it through, where that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Millis>,
+    /// Whose automation is paused, where the gate is a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<PauseScope>,
+    /// What an operator may do about a gate that holds, where they may do something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorMay>,
+}
+
+words! {
+    /// What an operator may do about a gate that holds.
+    OperatorMay {
+        /// Move the service all the same: the gate binds Baton alone.
+        Pass = "pass",
+        /// Say that the old active has stopped: a failover with proof `operator`.
+        SayStopped = "say_stopped",
+        /// Give the service back to the preferred instance.
+        FailBack = "fail_back",
+    }
+}
+
+impl Gate {
+    pub(super) fn new(gate: &str, pass: bool, why: impl Into<String>) -> Self {
+        let verdict = if pass { GateVerdict::Pass } else { GateVerdict::Hold };
+        Self { gate: gate.to_owned(), verdict, why: why.into(), at_most: None, scope: None, operator: None }
+    }
+
+    pub(super) fn of_rail(rail: &Rail, now: ClusterTime) -> Self {
+        Self {
+            at_most: rail.until.filter(|_| !rail.pass).map(|until| until.since(now)),
+            scope: rail.scope,
+            operator: (!rail.pass).then_some(OperatorMay::Pass),
+            ..Self::new(rail.rail.as_str(), rail.pass, rail.why.clone())
+        }
+    }
 }
 
 /// A move that is open.
@@ -134,6 +168,9 @@ pub struct ServiceReport {
     pub decision: Decision,
     /// The same in a sentence or two.
     pub summary: String,
+    /// Why callers get nobody although there is an active; null where they get it.
+    #[serde(default)]
+    pub callers: Option<String>,
     /// Every gate on the way, in order.
     pub gates: Vec<Gate>,
     /// Every instance as a candidate: those that may be promoted first, in order.

@@ -2,10 +2,10 @@
 //! about it, and why the others are no help. For a tired person at night, so it names commands and no internals. It only words
 //! what the report holds: nothing is decided or looked up here.
 
-use super::{CandidateReport, Decision, Gate, GateVerdict, ServiceReport};
+use super::{CandidateReport, Decision, Gate, GateVerdict, OperatorMay, ServiceReport};
 use crate::policy::Mode;
 use crate::probe::Health;
-use crate::rules::{OPERATOR_IS_FREE, OPERATOR_MAY_SAY};
+use crate::rules::PauseScope;
 use crate::state::Phase;
 use crate::time::Millis;
 use crate::transition::TransitionKind;
@@ -88,12 +88,12 @@ impl ServiceReport {
                     let left = later.at_most.unwrap_or_default();
                     told = format!(
                         "It will go back to the preferred instance in {}, if nothing happens to either: {}.",
-                        rounded(left),
+                        left.at_most(),
                         plain(&later.why)
                     );
                 }
-                if let Some((_, callers)) = self.summary.split_once(" But callers get nobody: ") {
-                    told = format!("{told} But callers get nobody: {callers}");
+                if let Some(callers) = &self.callers {
+                    told = format!("{told} But callers get nobody: {callers}.");
                 }
                 told
             }
@@ -102,8 +102,13 @@ impl ServiceReport {
                 "Baton is taking the service away from it now, and no other instance can take over yet.".to_owned()
             }
             Decision::FailOver if self.holds("proof").is_some() => {
-                let why = self.holds("proof").map_or_else(String::new, |gate| plain(&gate.why));
-                format!("Baton is taking the service away from it now, and {whom} gets it once that is safe: {why}.")
+                let gate = self.holds("proof");
+                let why = gate.map_or_else(String::new, |gate| plain(&gate.why));
+                let left = gate.and_then(|gate| gate.at_most);
+                let left = left.map_or_else(String::new, |left| format!(" (at most {} from now)", left.at_most()));
+                format!(
+                    "Baton is taking the service away from it now, and {whom} gets it once that is safe: {why}{left}."
+                )
             }
             Decision::FailOver | Decision::Promote => format!("Baton is moving it to {whom} now."),
             Decision::FailBack => "Baton is giving it back to the preferred instance now.".to_owned(),
@@ -152,18 +157,40 @@ impl ServiceReport {
                 told.push(why);
             }
         }
+        format!("Baton waits: {}. {}", told.join("; and "), self.until_when(&holding))
+    }
+
+    /// When what holds is over, in a sentence.
+    fn until_when(&self, holding: &[&Gate]) -> String {
         let all: Option<Vec<Millis>> = holding.iter().map(|gate| gate.at_most).collect();
-        let needs_word = |gate: &&Gate| ["automatic", "latch", "max_in_window", "brake"].contains(&gate.gate.as_str());
-        let end = match all.and_then(|all| all.into_iter().max()) {
-            Some(longest) => format!("That takes {} at most, unless something else happens.", rounded(longest)),
-            None if holding.iter().any(needs_word) => "That does not end by itself: somebody has to act.".to_owned(),
-            None if self.candidates.is_empty() => "It goes on by itself as soon as one is registered.".to_owned(),
-            None if holding.iter().any(|gate| gate.gate == "candidate") => {
-                "It goes on by itself as soon as one of them can; nobody knows when that is.".to_owned()
-            }
-            None => "Nobody knows how long that takes.".to_owned(),
+        if let Some(longest) = all.and_then(|all| all.into_iter().max()) {
+            return format!("That takes {} at most, unless something else happens.", longest.at_most());
+        }
+        // Of what binds Baton alone, and has no end of its own.
+        if holding.iter().any(|gate| gate.operator == Some(OperatorMay::Pass) && gate.at_most.is_none()) {
+            return "That does not end by itself: somebody has to act.".to_owned();
+        }
+        if !holding.iter().any(|gate| gate.gate == "candidate") {
+            return "Nobody knows how long that takes.".to_owned();
+        }
+        // Whatever else holds has to be over too: a pause, an interval, a lease.
+        let others = holding.iter().filter(|gate| gate.gate != "candidate");
+        let (one, and) = if self.candidates.is_empty() {
+            ("one is registered", "")
+        } else {
+            ("one of them can", "; nobody knows when that is")
         };
-        format!("Baton waits: {}. {end}", told.join("; and "))
+        match others.filter_map(|gate| gate.at_most).max() {
+            Some(left) => format!(
+                "It goes on by itself as soon as {one}, and the rest is over too (that takes {} at most, unless something \
+                 else happens){and}.",
+                left.at_most()
+            ),
+            None if holding.len() > 1 => {
+                format!("It goes on by itself as soon as {one}, and the rest is over too{and}.")
+            }
+            None => format!("It goes on by itself as soon as {one}{and}."),
+        }
     }
 
     /// The commands that would help, each with what it is for.
@@ -175,10 +202,11 @@ impl ServiceReport {
         let mut can: Vec<String> = Vec::new();
         match self.decision {
             Decision::Hold | Decision::Brake => {
-                if let Some(pause) = holds(&["paused"]) {
-                    let all = pause.why.starts_with("the automation of all services");
-                    let whose = if all { "--all".to_owned() } else { service.to_string() };
-                    can.push(format!("end the pause: `baton resume {whose} --reason …`"));
+                for scope in holding.iter().filter_map(|gate| gate.scope) {
+                    can.push(match scope {
+                        PauseScope::Service => format!("end the pause: `baton resume {service} --reason …`"),
+                        PauseScope::All => "end the pause of all: `baton resume --all --reason …`".to_owned(),
+                    });
                 }
                 if holds(&["brake"]).is_some() {
                     can.push("release the brake: `baton resume --all --reason …`".to_owned());
@@ -186,13 +214,12 @@ impl ServiceReport {
                 if holds(&["latch", "max_in_window"]).is_some() {
                     can.push(format!("say that you have looked: `baton resume {service} --reason …`"));
                 }
-                let sure = match (&self.last_holder, holds(&["proof"])) {
-                    (Some(last), Some(_)) => Some(last),
-                    (Some(_) | None, _) => None,
-                };
-                match (sure, to) {
+                let proof = holds(&["proof"]).map(|gate| gate.operator == Some(OperatorMay::SayStopped));
+                match (self.last_holder.as_ref().filter(|_| proof == Some(true)), to) {
                     // One move at a time: whoever is to acknowledge is waited for.
                     _ if self.phase == Phase::Promoting => {}
+                    // Only the last holder itself is there, and what it did is not proved by its own death.
+                    (None, Some(_)) if proof == Some(false) => {}
                     (Some(last), Some(to)) => can.push(format!(
                         "say that \"{last}\" has stopped, if you are sure of it: `baton failover {service} --to {to} --proof \
                          operator --reason …`"
@@ -203,7 +230,12 @@ impl ServiceReport {
                     (None, Some(to)) => can.push(format!("move it now: `baton failover {service} --to {to} --reason …`")),
                     (Some(_) | None, None) => {}
                 }
-                can.extend(self.to_help_candidates());
+                let help = self.to_help_candidates();
+                let ends = holding.iter().all(|gate| gate.at_most.is_some());
+                if help.is_empty() && !ends && self.first().is_none() {
+                    can.extend(self.to_repair());
+                }
+                can.extend(help);
             }
             Decision::Nothing => {
                 if self.preferred().is_some() {
@@ -247,10 +279,24 @@ impl ServiceReport {
                 "breaker_not_open" | "out_of_cooldown" => {
                     can.push(format!("clear what speaks against \"{id}\": `baton reset {service} {id} --reason …`"));
                 }
+                "max_lag" => {
+                    can.push(format!("let \"{id}\" catch up, or raise failover.max_lag if what it lacks may be lost"));
+                }
+                "present" => can.push(format!("start \"{id}\" again")),
                 _ => {}
             }
         }
         can
+    }
+
+    /// What is left where all are sick. Only where nobody can take over and nothing lets one of them in.
+    fn to_repair(&self) -> Option<String> {
+        let fails = |it: &&CandidateReport, word: &str| it.rules.iter().any(|rule| !rule.pass && rule.rule == word);
+        let sick = self.candidates.iter().filter(|it| fails(it, "healthy"));
+        let sick: Vec<String> = sick.take(NAMED_MAX).map(|it| format!("\"{}\"", it.instance)).collect();
+        let (last, rest) = sick.split_last()?;
+        let sick = if rest.is_empty() { last.clone() } else { format!("{} or {last}", rest.join(", ")) };
+        Some(format!("start or repair {sick}, or register another instance"))
     }
 
     /// Who else could take over, and why the rest cannot.
@@ -289,21 +335,14 @@ impl ServiceReport {
 
     /// Whether an operator could give the service back to a preferred instance.
     fn preferred(&self) -> Option<&Gate> {
-        self.gates.iter().find(|gate| gate.gate == "failback" && gate.why.ends_with("an operator may fail it back"))
+        self.gates.iter().find(|gate| gate.operator == Some(OperatorMay::FailBack))
     }
 }
 
-/// A length as people say it: nobody waits for milliseconds.
-fn rounded(length: Millis) -> String {
-    let told = if length < Millis::secs(1) { length } else { Millis::secs(length.0.div_ceil(1_000)) };
-    told.to_string()
-}
-
-/// A clause for people: without what the commands say that follow, without the stop that follows anyway, and with nodes that
-/// say the same named together.
+/// A clause for people: without the stop that follows anyway, and with nodes that say the same named together. Wording alone:
+/// nothing is decided or left out by what it reads.
 fn plain(why: &str) -> String {
-    let why = why.trim_end_matches('.').trim_end_matches(OPERATOR_MAY_SAY).trim_end_matches("; ");
-    let why = why.trim_end_matches(OPERATOR_IS_FREE);
+    let why = why.trim_end_matches('.');
     let mut parts: Vec<String> = Vec::new();
     let mut said: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for part in why.split("; ") {

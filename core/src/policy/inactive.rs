@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, Spec};
+use super::{AutoWord, Mode, ProofKind, ProofPolicy, Spec};
 
 /// A part of a spec that is stored and shown, and changes nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,22 @@ pub fn inactive_parts(spec: &Spec) -> Vec<Inactive> {
         retry => "it is kept for clients that read the spec",
     );
     parts.extend(of_mode(spec));
+    parts.extend(unused_hook(spec));
     parts
+}
+
+/// A hook that nobody runs: listed where somebody wrote one down and did not name its proof.
+fn unused_hook(spec: &Spec) -> Option<Inactive> {
+    let named = match &spec.fencing.proof {
+        ProofPolicy::Auto(AutoWord::Auto) => false,
+        ProofPolicy::List(kinds) => kinds.contains(&ProofKind::Hook),
+    };
+    let in_vain = spec.fencing.hook.is_some() && !named;
+    in_vain.then(|| Inactive {
+        path: "fencing.hook".to_owned(),
+        configured: true,
+        why: "it is run only where fencing.proof is a list that names \"hook\"".to_owned(),
+    })
 }
 
 /// What is acted on in one mode and means nothing in the other: listed where somebody wrote it down there.
@@ -140,6 +155,9 @@ mod tests {
             (r#"{"retry":{"max_attempts":7}}"#, &["retry"][..]),
             (r#"{"mode":"active_passive","fail_open":true}"#, &["fail_open"]),
             (r#"{"mode":"active_active","fail_open":true}"#, &[]),
+            (r#"{"fencing":{"hook":{"agent":"off"}}}"#, &["fencing.hook"]),
+            (r#"{"fencing":{"proof":["release","lease"],"hook":{"agent":"off"}}}"#, &["fencing.hook"]),
+            (r#"{"fencing":{"proof":["hook"],"hook":{"agent":"off"}}}"#, &[]),
             (r#"{"failover":{"max_lag":0,"min_interval":"0s"},"fencing":{"proof":["token","lease"]}}"#, &[]),
         ] {
             assert_eq!(configured(text), paths, "{text}");

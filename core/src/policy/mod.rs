@@ -9,7 +9,7 @@ mod spec;
 
 pub use check::{Check, CheckKind, CheckTls, StatusRange};
 pub use inactive::{Inactive, inactive_parts};
-pub use parse::{FieldError, parse_registration, parse_registration_patch, parse_spec};
+pub use parse::{FieldError, LAG_MAX, parse_registration, parse_registration_patch, parse_spec};
 pub use registration::{Address, InvalidAddress, Liveness, Overrides, Registration};
 pub(crate) use spec::words;
 pub use spec::{

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::breaker::BreakerState;
 use crate::id::InstanceId;
 use crate::policy::Liveness;
-use crate::probe::Health;
+use crate::probe::{Health, Verdict};
 use crate::recovery::Recovery;
 use crate::state::{AdminState, Instance, Service};
 use crate::time::{ClusterTime, Millis};
@@ -125,7 +125,7 @@ pub fn candidate_rules(seek: &Seek<'_>, instance: &Instance, lag: Option<u64>) -
             Asked::MinHealthy => {
                 let held = now.since(well_since(instance));
                 let wanted = service.spec.failover.min_healthy;
-                ("min_healthy", format!("it has been healthy for {}, min_healthy is {wanted}", held.told()))
+                ("min_healthy", format!("it has been healthy for {}, min_healthy is {wanted}", held.passed()))
             }
             Asked::MaxLag => ("max_lag", lag_told(service, instance, lag)),
             Asked::NotLeaving => ("not_leaving", "it is the instance that this move leaves".to_owned()),
@@ -178,7 +178,12 @@ fn breaker_told(instance: &Instance, now: ClusterTime) -> String {
 
 fn health_told(service: &Service, instance: &Instance, now: ClusterTime) -> String {
     match instance.health {
-        Health::Healthy => "the observers agree that it is healthy".to_owned(),
+        Health::Healthy if service.probes(instance) => "the observers agree that it is healthy".to_owned(),
+        Health::Healthy => {
+            let good = instance.judged.iter().filter(|(_, record)| record.verdict == Verdict::Up);
+            let told: Vec<String> = good.map(|(source, _)| format!(": its {source} say up")).take(1).collect();
+            format!("it is healthy{}", told.concat())
+        }
         Health::Unknown => "nobody who looks has anything to say of it: its health is unknown".to_owned(),
         Health::Suspect => format!("somebody doubts it: {}", instance.doubts()),
         Health::Unhealthy => match instance.recovery.as_ref().filter(|recovery| recovery.good_since.is_some()) {
@@ -187,7 +192,7 @@ fn health_told(service: &Service, instance: &Instance, now: ClusterTime) -> Stri
                 let left = recovery.due(policy).unwrap_or(now).since(now);
                 format!(
                     "it was unhealthy, is well again and held back for another {} (recovery \"{}\", {})",
-                    left.told(),
+                    left.at_most(),
                     policy.strategy,
                     recovery.failures_told()
                 )

@@ -11,8 +11,9 @@ pub use candidate::{
     Asker, Rule, Seek, candidate_rules, may_be_promoted, not_eligible, only_lag_is_missing, remedy, why_not,
 };
 pub use hook::{failed_against, hook_over, is_against, runs_against, under_way_until};
-pub use open::{SAID_TO_HAVE_STOPPED, open_told, word_is_about};
+pub use open::{SAID_TO_HAVE_STOPPED, held_last, open_told, word_is_about};
 pub use proof::{Grounds, NoProof, proof_that_holds};
 pub(crate) use proof::{OPERATOR_MAY_SAY, needs_proof};
-pub(crate) use rails::OPERATOR_IS_FREE;
-pub use rails::{BRAKE_AT_LEAST, BRAKE_WITHIN, Rail, Wave, preferred_over, rails_of, wave};
+pub use rails::{
+    BRAKE_AT_LEAST, BRAKE_WITHIN, PauseScope, Rail, RailKind, Sets, Wave, preferred_over, rails_of, times, wave,
+};

@@ -44,18 +44,24 @@ pub enum NoProof {
 }
 
 impl NoProof {
-    /// Why, in a sentence.
+    /// Why, in a sentence, without how long that takes and what an operator may do about it.
     pub fn why(&self) -> &str {
         match self {
             Self::Pending { why, .. } | Self::Never { why } => why,
         }
     }
 
-    /// The same, to keep.
-    pub fn into_why(self) -> String {
+    /// Why, with how long that takes where it is known, in a sentence.
+    pub fn waits(&self) -> String {
         match self {
-            Self::Pending { why, .. } | Self::Never { why } => why,
+            Self::Pending { why, lease_in: Some(left), .. } => format!("{why} (at most {} from now)", left.at_most()),
+            Self::Pending { why, lease_in: None, .. } | Self::Never { why } => why.clone(),
         }
+    }
+
+    /// All of it: what an operator may do about it too.
+    pub fn told(&self) -> String {
+        format!("{}; {OPERATOR_MAY_SAY}", self.waits())
     }
 }
 
@@ -96,6 +102,11 @@ fn accepted(policy: &ProofPolicy, holder: &Holder) -> Accepted {
             }
         }
     }
+}
+
+/// Whether this holder's token is proof enough, so that no operator's word is needed.
+pub(super) fn token_is_enough(service: &Service, holder: &Holder) -> bool {
+    accepted(&service.spec.fencing.proof, holder).token.is_some()
 }
 
 /// The proof that holds for promoting somebody, or why none does. An operator's word comes first where there is one, then
@@ -227,7 +238,7 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         waits.push(match grounds.standing {
             Some(LeaseStanding::Runs { left, .. }) => {
                 lease_in = Some(*left);
-                format!("the end of its lease (at most {left} from now)")
+                "the end of its lease".to_owned()
             }
             Some(LeaseStanding::RanOut { .. } | LeaseStanding::Unknown) | None => "the end of its lease".to_owned(),
         });
@@ -255,12 +266,12 @@ fn no_proof(service: &Service, holder: &Holder, accepted: &Accepted, grounds: &G
         };
         let why = if holder.stands_for_others() {
             let without = if holder.token.is_none() { ", without a token or a lease that could end" } else { "" };
-            format!("{accepts}, and \"{who}\" served beside others{without}{one}; {OPERATOR_MAY_SAY}")
+            format!("{accepts}, and \"{who}\" served beside others{without}{one}")
         } else {
-            format!("{accepts}, and nothing of that can come of \"{who}\" by itself{over}; {OPERATOR_MAY_SAY}")
+            format!("{accepts}, and nothing of that can come of \"{who}\" by itself{over}")
         };
         return NoProof::Never { why };
     }
-    let why = format!("\"{who}\" may still act: waiting for {}{over}; {OPERATOR_MAY_SAY}", waits.join(" or "));
+    let why = format!("\"{who}\" may still act: waiting for {}{over}", waits.join(" or "));
     NoProof::Pending { why, lease_in, hook, only_hook: hook && !leased }
 }

@@ -4,7 +4,7 @@
 use baton_core::command::{Batch, Command, Release};
 use baton_core::id::ServiceName;
 use baton_core::lease::LeaseClaim;
-use baton_core::policy::{OnQuorumLoss, ProofKind};
+use baton_core::policy::{Liveness, OnQuorumLoss, ProofKind, ProofPolicy};
 use baton_core::state::{Holder, ReleaseHow, State};
 use baton_core::time::ClusterTime;
 use baton_core::transition::{Fencing, ProofRecord, Transition};
@@ -41,6 +41,9 @@ pub(crate) fn check(entry: &Entry<'_>) -> Checked {
     for (name, holder) in owing(entry.before) {
         check_debt(entry, &name, &holder)?;
     }
+    for (name, holder) in holders(entry.before) {
+        check_served(entry, &name, &holder)?;
+    }
     for (name, holder) in holders(entry.after) {
         check_release(entry, &name, &holder)?;
     }
@@ -51,7 +54,9 @@ pub(crate) fn check(entry: &Entry<'_>) -> Checked {
 fn holders(state: &State) -> Vec<(ServiceName, Holder)> {
     let services = state.services.values();
     let held = services.filter_map(|it| Some((it.name.clone(), it.assignment.last_holder.clone()?)));
-    let owed = state.debts.values().map(|debt| (debt.service.clone(), debt.holder.clone()));
+    let owed = state.debts.values().flat_map(|debt| {
+        [Some(&debt.holder), debt.served.as_ref()].into_iter().flatten().map(|it| (debt.service.clone(), it.clone()))
+    });
     held.chain(owed).collect()
 }
 
@@ -94,8 +99,12 @@ impl Entry<'_> {
         self.any(|command| matches!(command, Command::ServiceDelete(it) if it.service == *name))
     }
 
+    fn changed_spec(&self, name: &ServiceName) -> bool {
+        self.any(|command| matches!(command, Command::ServicePut(it) if it.service == *name))
+    }
+
     fn changed(&self, name: &ServiceName) -> bool {
-        self.any(|command| matches!(command, Command::ServicePut(it) if it.service == *name)) || self.made_anew(name)
+        self.changed_spec(name) || self.made_anew(name)
     }
 }
 
@@ -190,6 +199,26 @@ fn check_debt(entry: &Entry<'_>, name: &ServiceName, holder: &Holder) -> Checked
     let said = entry.releases(name, holder).any(|release| release.how == ReleaseHow::Said);
     let paid = promoted || said || entry.claims(name, false, right);
     prop_assert!(paid, "{name} owed the lease of {holder:?}, and it is forgotten");
+    Ok(())
+}
+
+/// Who served beside others and heartbeats is stood for by one of its kind, until somebody is promoted or the policy declares
+/// that nobody need be waited for.
+fn check_served(entry: &Entry<'_>, name: &ServiceName, holder: &Holder) -> Checked {
+    let served = |it: &Holder| it.token.is_none() && it.liveness == Liveness::Heartbeat;
+    let states = [entry.before, entry.after];
+    let declared = states.iter().filter_map(|state| state.service(name)).any(|it| match &it.spec.fencing.proof {
+        ProofPolicy::List(kinds) => kinds.contains(&ProofKind::Token),
+        ProofPolicy::Auto(_) => false,
+    });
+    let promoted = entry.after.transitions.values().any(|record| {
+        let old = entry.before.transitions.get(&record.id).and_then(|old| old.token);
+        record.service == *name && record.token.is_some() && record.token != old
+    });
+    let remembered = holders(entry.after).iter().any(|(of, it)| of == name && served(it));
+    // In one entry a service may be declared so, deleted, and made again without.
+    let excused = declared || promoted || (entry.made_anew(name) && entry.changed_spec(name));
+    prop_assert!(!served(holder) || remembered || excused, "{holder:?} may act, and is forgotten");
     Ok(())
 }
 

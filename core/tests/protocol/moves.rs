@@ -31,7 +31,7 @@ fn a_switchover_takes_the_service_away_and_waits_for_the_release() {
     let plan = cluster.order(ManualMove::Switchover, Some("c"));
     assert_eq!((plan.kind, plan.proof), (TransitionKind::Switchover, None));
     let waits = plan.waits_for.expect("it says so before");
-    assert!(waits.contains("its release or the end of its lease (at most 10300ms from now)"), "{waits}");
+    assert!(waits.contains("its release or the end of its lease (at most 11s from now)"), "{waits}");
 
     assert_eq!((cluster.active(), cluster.phase()), (None, Phase::Switching));
     let changed = cluster.world.last_of(EventKind::ActiveChanged);
@@ -183,6 +183,55 @@ fn a_word_that_somebody_has_stopped_is_taken_back_by_asking_for_it() {
     assert_eq!((cluster.active(), cluster.record().asserted), (None, None), "a has not stopped, so its lease is owed");
     cluster.pass(Millis(W.0 + 1));
     assert_eq!((cluster.active().as_deref(), cluster.proof().0), (Some("a"), ProofKind::Lease));
+}
+
+#[test]
+fn a_switchover_of_an_active_that_is_sick_says_so_and_names_the_failover() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.falls_silent("a");
+    for wanted in [ManualMove::Switchover, ManualMove::Failback] {
+        let refused = cluster.ask(wanted, Some("b"), false).expect_err("a is not well");
+        assert_eq!(refused.code(), "active_not_well");
+        assert!(refused.to_string().contains("`baton failover orders`"), "{refused}");
+    }
+}
+
+#[test]
+fn nothing_is_told_of_observers_where_nothing_is_probed() {
+    let mut cluster = Cluster::new(|spec| spec.failover.automatic = false);
+    let rules = |cluster: &Cluster| cluster.plan().report.candidates.into_iter().flat_map(|it| it.rules);
+    let healthy = rules(&cluster).find(|rule| rule.rule == "healthy" && rule.pass).expect("b is well");
+    assert_eq!(healthy.why, "it is healthy: its heartbeats say up");
+    cluster.falls_silent("a");
+    let report = cluster.plan().report;
+    let told = report.paragraph();
+    assert!(told.contains("\"a\" is unhealthy: its heartbeats say down."), "{told}");
+    assert!(!serde_json::to_string(&report).expect("JSON").contains("observers"), "{report:?}");
+}
+
+#[test]
+fn a_lease_is_told_once_and_in_whole_seconds() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.order(ManualMove::Switchover, Some("c"));
+    let told = cluster.plan().report.paragraph();
+    assert!(told.contains("the end of its lease. That takes 11s at most"), "{told}");
+    assert!(!told.contains("10300ms") && told.matches("at most").count() == 1, "{told}");
+}
+
+#[test]
+fn nobody_is_advised_to_say_that_the_one_that_is_to_be_promoted_has_stopped() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.renew("a", "a1").expect("granted");
+    cluster.order(ManualMove::Failover, Some("c"));
+    assert!(
+        cluster.plan().report.paragraph().contains("--to c --proof operator")
+            || cluster.plan().report.paragraph().contains("--to b --proof operator")
+    );
+    cluster.falls_silent("b");
+    cluster.falls_silent("c");
+    let told = cluster.plan().report.paragraph();
+    assert!(told.contains("\"a\" could take over.") && !told.contains("--proof"), "{told}");
 }
 
 #[test]

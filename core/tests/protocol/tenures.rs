@@ -22,7 +22,7 @@ fn a_silent_holder_is_replaced_when_its_lease_has_surely_run_out_and_not_before(
     cluster.settle();
     assert_eq!((cluster.active(), cluster.phase()), (None, Phase::FailingOver));
     assert!(cluster.summary().contains("\"b\" will be promoted once that is safe"), "{}", cluster.summary());
-    assert!(cluster.summary().contains("the end of its lease (at most 7300ms from now)"), "{}", cluster.summary());
+    assert!(cluster.summary().contains("the end of its lease (at most 8s from now)"), "{}", cluster.summary());
     assert_eq!(cluster.renew("a", "a1"), Err(Withheld::NotHolder), "however well it heartbeats by now");
 
     cluster.pass(Millis(7_299));

@@ -1,15 +1,16 @@
 //! The mass-failure brake: three or more services, and more than half of them, want to fail over at once.
 
-use baton_core::command::{Command, Refusal};
+use baton_core::command::{Command, Refusal, Release};
 use baton_core::event::EventKind;
+use baton_core::id::Token;
 use baton_core::planner::{Decision, Facts, ManualMove};
 use baton_core::policy::FailbackMode;
 use baton_core::probe::Verdict;
-use baton_core::state::AdminState;
+use baton_core::state::{AdminState, ReleaseHow};
 use baton_core::time::Millis;
 
-use crate::support::World;
 use crate::support::acts::admin;
+use crate::support::{World, instance, service};
 
 /// So many services, each with an active `a` and a well `b`.
 fn services(count: usize) -> World {
@@ -255,4 +256,38 @@ fn nothing_is_given_back_while_it_is_set() {
     world.resume(None).expect("bob has looked");
     world.play(Millis::ZERO);
     assert_eq!(active(&world, "s4"), "a");
+}
+
+#[test]
+fn holders_that_say_themselves_that_they_stop_are_no_failure() {
+    // A host is shut down, with all the services that it holds.
+    let release = |world: &World, name: &str| {
+        let (service, instance) = (service(name), instance("a"));
+        let token = Token(world.active(name).expect("an active").1);
+        let (how, reason) = (ReleaseHow::Said, "its host is shut down".to_owned());
+        Command::Release(Release { service, instance, session: None, token, leaving: false, how, reason })
+    };
+    let mut world = services(4);
+    for name in names(3) {
+        let released = release(&world, &name);
+        world.must(released);
+        // Nobody there takes it for well any more either.
+        world.everyone_says(&name, "a", Verdict::Down);
+    }
+    world.play(Millis::ZERO);
+    assert_eq!((moved(&world, 3), world.state.meta.brake.is_some()), (3, false), "all three of four, at once");
+    world.everyone_says("s4", "a", Verdict::Down);
+    world.play(Millis::secs(1));
+    assert_eq!((moved(&world, 4), world.state.meta.brake.is_some()), (4, false), "and one that failed is one");
+
+    // One of three that are taken for dead has said so, and does not count.
+    let mut world = services(4);
+    for name in names(3) {
+        world.everyone_says(&name, "a", Verdict::Down);
+    }
+    let released = release(&world, "s1");
+    world.must(released);
+    world.play(Millis::ZERO);
+    assert!(world.state.meta.brake.is_none(), "two of four");
+    assert_eq!(moved(&world, 4), 3);
 }

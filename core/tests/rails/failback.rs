@@ -231,5 +231,8 @@ fn an_operators_failback_is_refused_with_the_reason() {
     assert!(told(&world, None).contains("\"a\": it is unhealthy"), "{}", told(&world, None));
     world.up("a");
     world.verdict(1, "orders", "b", Verdict::Suspect).expect("taken");
-    assert!(told(&world, None).contains("wants both sides well, and the active is suspect; a failover does not"));
+    assert!(
+        told(&world, None)
+            .contains("\"b\", the active of \"orders\", is suspect, and a switchover or failback wants both")
+    );
 }

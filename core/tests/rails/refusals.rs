@@ -99,8 +99,8 @@ fn a_switchover_of_nothing_or_from_one_that_is_ill() {
     world.down("a");
     assert_eq!(
         refused(&world, ManualMove::Switchover, None),
-        "\"a\" may not be promoted: a switchover or failback wants both sides well, and the active is unhealthy; a failover \
-         does not ask for that"
+        "\"a\", the active of \"orders\", is unhealthy, and a switchover or failback wants both sides well: a failover does \
+         not ask for that (`baton failover orders`)"
     );
     let mut world = World::new();
     world.put_service("orders", |_| {});

@@ -4,6 +4,7 @@ use baton_core::lease::LeaseStanding;
 use baton_core::planner::{Facts, ManualMove, ServiceReport, plan_service};
 use baton_core::policy::{FailbackMode, Liveness, Mode};
 use baton_core::probe::Verdict;
+use baton_core::rules::PauseScope;
 use baton_core::state::{AdminState, Phase};
 use baton_core::time::Millis;
 
@@ -110,7 +111,8 @@ fn an_active_that_is_down() {
     world.resume(Some("orders")).expect("it ends");
     world.pause(None, Millis::secs(600));
     let lines = world.report("orders").paragraph();
-    assert!(lines.contains("end the pause: `baton resume --all --reason …`"), "{lines}");
+    assert!(lines.contains("end the pause of all: `baton resume --all --reason …`"), "{lines}");
+    assert!(!lines.contains("baton resume orders"), "{lines}");
     world.resume(None).expect("it ends");
     world.put_service("orders", |spec| spec.failover.automatic = false);
     told(
@@ -124,6 +126,95 @@ fn an_active_that_is_down() {
             others,
         ],
     );
+}
+
+#[test]
+fn both_pauses_are_told_each_with_its_end() {
+    let mut world = World::orders();
+    world.down("a");
+    world.pause(Some("orders"), Millis::secs(600));
+    world.pause(None, Millis::secs(1_200));
+    let lines = world.report("orders").paragraph();
+    let own = lines.find("the automation of this service is paused").expect(&lines);
+    assert!(lines[own..].contains("the automation of all services is paused"), "{lines}");
+    assert!(lines.contains("That takes 20m at most"), "{lines}");
+    let both = "  - end the pause: `baton resume orders --reason …`;\n  - end the pause of all: `baton resume --all --reason …`;";
+    assert!(lines.contains(both), "{lines}");
+    world.resume(Some("orders")).expect("it ends");
+    assert_eq!(world.the_gate("orders", "paused").scope, Some(PauseScope::All));
+}
+
+#[test]
+fn it_does_not_go_on_by_itself_while_something_else_holds_too() {
+    let mut world = World::orders();
+    for id in ["b", "c", "a"] {
+        world.down(id);
+    }
+    world.pause(Some("orders"), Millis::secs(600));
+    let lines = world.report("orders").paragraph();
+    let until = "It goes on by itself as soon as one of them can, and the rest is over too (that takes 10m at most, unless \
+                 something else happens); nobody knows when that is.";
+    assert!(lines.contains(until), "{lines}");
+}
+
+#[test]
+fn a_lone_instance_that_is_sick() {
+    let mut world = World::new();
+    world.put_service("orders", |spec| spec.failover.automatic = false);
+    world.put_instance("orders", "a", |_| {});
+    world.up("a");
+    world.play(Millis::secs(5));
+    world.down("a");
+    let lines = world.report("orders").paragraph();
+    assert!(
+        lines.contains("somebody has to act.\nYou can start or repair \"a\", or register another instance."),
+        "{lines}"
+    );
+}
+
+#[test]
+fn a_candidate_that_is_too_far_behind() {
+    let mut world = World::orders();
+    world.put_service("orders", |spec| spec.failover.max_lag = Some(10));
+    world.down("a");
+    world.down("c");
+    world.play(Millis::ZERO);
+    let lines = world.plan_knowing("orders", &[("b", 11)]).report.paragraph();
+    let advice = "You can let \"b\" catch up, or raise failover.max_lag if what it lacks may be lost.";
+    assert!(lines.contains(advice), "{lines}");
+}
+
+#[test]
+fn advice_hangs_on_no_wording() {
+    let mut world = World::orders();
+    world.down("a");
+    world.pause(None, Millis::secs(600));
+    let mut report = world.report("orders");
+    for gate in &mut report.gates {
+        gate.why = "reworded".to_owned();
+    }
+    report.summary = "reworded".to_owned();
+    assert!(
+        report.paragraph().contains("end the pause of all: `baton resume --all --reason …`"),
+        "{}",
+        report.paragraph()
+    );
+
+    let mut world = World::orders();
+    world.admin("a", AdminState::Draining, None).expect("it drains");
+    let mut report = world.report("orders");
+    report.summary = "reworded".to_owned();
+    assert!(report.paragraph().contains("But callers get nobody: its active \"a\" is"), "{}", report.paragraph());
+
+    let mut world = free(|_| {});
+    world.down("a");
+    world.play(Millis::ZERO);
+    world.up("a");
+    let mut report = world.report("orders");
+    for gate in &mut report.gates {
+        gate.why = "reworded".to_owned();
+    }
+    assert!(report.paragraph().contains("`baton failback orders --reason …`"), "{}", report.paragraph());
 }
 
 #[test]
@@ -191,7 +282,8 @@ fn a_failover_that_waits_for_somebody_to_promote() {
     );
     let waits = "Baton waits: no instance can take over. It goes on by itself as soon as one of them can; nobody knows when \
                  that is.";
-    told(&world, Phase::FailingOver, &[open, waits, &a, &b, &c]);
+    let repair = "You can start or repair \"a\", \"b\" or \"c\", or register another instance.";
+    told(&world, Phase::FailingOver, &[open, waits, repair, &a, &b, &c]);
 
     world.up("c");
     world.admin("c", AdminState::Draining, None).expect("it drains");
@@ -230,8 +322,8 @@ fn a_switchover_that_waits_for_a_lease() {
         &report(&world),
         &[
             open,
-            "Baton waits: \"a\" may still act: waiting for its release or the end of its lease (at most 8s from now). That \
-             takes 9s at most, unless something else happens.",
+            "Baton waits: \"a\" may still act: waiting for its release or the end of its lease. That \
+             takes 8s at most, unless something else happens.",
             "You can say that \"a\" has stopped, if you are sure of it: `baton failover orders --to b --proof operator \
              --reason …`.",
             "\"b\" and \"c\" could take over, in that order.",

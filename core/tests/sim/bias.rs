@@ -15,6 +15,8 @@ pub(crate) enum Bias {
     Margin,
     /// Answers come late, so that several requests are under way.
     LateAnswers,
+    /// Machines of holders that sleep.
+    Sleepers,
     /// Leaders lose their office at any moment, and many messages are late.
     Elections,
     /// Leaders are deposed while the answers to their rounds are under way.
@@ -34,10 +36,11 @@ pub(crate) enum Bias {
 }
 
 impl Bias {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::None,
         Self::Margin,
         Self::LateAnswers,
+        Self::Sleepers,
         Self::Elections,
         Self::LateRounds,
         Self::Candidacies,
@@ -81,6 +84,12 @@ impl Bias {
                 shape.faults =
                     vec![(Fault::CutProcess, 8), (Fault::CutAnswers, 8), (Fault::HealNet, 12), (Fault::StopProcess, 2)];
                 shape.acts = vec![(Act::Move, 3), (Act::Resume, 1)];
+            }
+            Self::Sleepers => {
+                (shape.nemesis_every, shape.operator_every) = (500 * MS, 3 * SEC);
+                (shape.silence, shape.asleep) = (100, 900);
+                shape.faults = vec![(Fault::StopProcess, 10), (Fault::HealNet, 1)];
+                shape.acts = vec![(Act::Move, 2), (Act::Resume, 1)];
             }
             Self::Elections => {
                 shape.weather = Weather { late: 150, lateness: 100 * MS, twice: 20, ..shape.weather };

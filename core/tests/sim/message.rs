@@ -44,6 +44,8 @@ pub(crate) enum Answer {
     Reply(Reply),
     /// What becomes of a heartbeat.
     Role { lease: Option<Granted>, interval: Duration },
+    /// Nothing is granted by this heartbeat, and nothing taken away.
+    Undecided,
     /// The session is not, or no longer, the instance's.
     UnknownSession,
     /// Nobody leads, as far as this node knows, or what was asked could not be done. Try again.

@@ -65,7 +65,7 @@ impl World {
 
     fn stop_process(&mut self) {
         let Some(at) = self.some_process() else { return };
-        let (actor, asleep, long) = (Addr::Process(at), self.rng.chance(300), self.a_while());
+        let (actor, asleep, long) = (Addr::Process(at), self.rng.chance(self.shape.asleep), self.a_while());
         self.seen.note(Sight::ProcessPauses);
         self.stop(actor, asleep);
         self.plan(long, Event::Resume { actor });
@@ -91,13 +91,18 @@ impl World {
         }
     }
 
-    /// A process stops of itself: it steps down, or its child has ended.
+    /// A process stops of itself: it steps down, or its child has ended. One that holds nothing may leave.
     fn step_down_process(&mut self) {
         let Some(at) = self.some_process() else { return };
-        if self.processes[at].may_act(self.now).is_some() && !self.is_stopped(Addr::Process(at)) {
+        if self.is_stopped(Addr::Process(at)) {
+            return;
+        }
+        let leaving = self.rng.chance(400);
+        if self.processes[at].may_act(self.now).is_some() {
             self.seen.note(Sight::ReleasesSaid);
-            let leaving = self.rng.chance(400);
             self.steps_down(at, leaving);
+        } else if leaving {
+            self.leaves(at);
         }
     }
 

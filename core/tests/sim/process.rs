@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_core::command::{Ack, Command, Done, InstancePut, Release};
+use baton_core::command::{Command, Done, InstancePut};
 use baton_core::holder::{Change, Holder, LeaseAnswer, RoleAnswer, Stop};
 use baton_core::id::{InstanceId, ServiceName, Token};
 use baton_core::mutant::{Mutant, planted};
 use baton_core::policy::{Liveness, Registration};
 use baton_core::probe::LocalTime;
-use baton_core::state::ReleaseHow;
 
 use super::clock::{Clock, MS, Micros};
 use super::invariants;
@@ -26,13 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// How often it works while it may.
 const WORK_EVERY: Duration = Duration::from_millis(40);
 
-/// How often a release, or an acknowledgement, is said again that was not answered, and how long that is waited for.
-const SAYS_AGAIN: u32 = 8;
-const SAY_PATIENCE: Duration = Duration::from_millis(400);
-
 /// What a process has asked and waits for.
 #[derive(Clone, Debug)]
-enum Asked {
+pub(crate) enum Asked {
     Register { session: String },
     Beat { number: u64, until: LocalTime },
     Say { command: Command, again: u32, until: LocalTime },
@@ -103,7 +98,7 @@ pub(crate) fn service_name(at: usize) -> ServiceName {
 }
 
 impl World {
-    fn process_time(&self, at: usize) -> LocalTime {
+    pub(crate) fn process_time(&self, at: usize) -> LocalTime {
         self.processes[at].time(self.now)
     }
 
@@ -142,7 +137,7 @@ impl World {
     }
 
     /// Sends a request to the node that it talks to.
-    fn ask(&mut self, at: usize, asked: Asked, ask: Ask) {
+    pub(crate) fn ask(&mut self, at: usize, asked: Asked, ask: Ask) {
         let process = &mut self.processes[at];
         process.requests += 1;
         // No number is used twice, whatever its incarnation: late answers of the one before it find nobody.
@@ -304,6 +299,11 @@ impl World {
                 let session = session.clone();
                 self.changed(at, &session, changes);
             }
+            (Asked::Beat { number, .. }, Answer::Undecided) => {
+                if let Some((_, holder)) = &mut self.processes[at].session {
+                    holder.undecided(number);
+                }
+            }
             (Asked::Beat { number, .. }, Answer::Unavailable | Answer::Reply(_)) => {
                 if let Some((_, holder)) = &mut self.processes[at].session {
                     holder.unanswered(number, now);
@@ -353,14 +353,14 @@ impl World {
                         self.process_will(at, after, ProcessTimer::Stopped { session, token, leaving });
                     }
                 }
-                Change::Superseded => self.over(at),
-                // Nobody heard it: it is said again, sooner or later.
                 Change::Unreleased { token } => {
-                    if self.rng.chance(300) {
-                        self.seen.note(Sight::ReleasesRepeated);
+                    let says = |asked: &Asked| matches!(asked, Asked::Say { command: Command::Release(it), .. } if it.token == token);
+                    if !self.processes[at].asked.values().any(says) {
+                        self.seen.note(Sight::ReleasesSaidAgain);
                         self.say_released(at, session, token, false);
                     }
                 }
+                Change::Superseded => self.over(at),
             }
         }
     }
@@ -374,51 +374,5 @@ impl World {
             let after = self.about(self.shape.comes_again);
             self.process_will(at, after, ProcessTimer::Register);
         }
-    }
-
-    /// It stops of itself, and says so: it steps down, or its child has ended.
-    pub(crate) fn steps_down(&mut self, at: usize, leaving: bool) {
-        let Some(token) = self.processes[at].may_act(self.now) else { return };
-        let Some((session, _)) = &self.processes[at].session else { return };
-        let session = session.clone();
-        tell!(self, "p{at} gives up token {token}{}", if leaving { " and leaves" } else { "" });
-        self.say_released(at, &session, token, leaving);
-        self.wake_later(at);
-    }
-
-    fn say_released(&mut self, at: usize, session: &str, token: Token, leaving: bool) {
-        let process = &mut self.processes[at];
-        if let Some((of, holder)) = &mut process.session
-            && of == session
-        {
-            holder.release(token);
-        }
-        let release = Release {
-            service: process.name(),
-            instance: process.instance.clone(),
-            session: Some(session.to_owned()),
-            token,
-            leaving,
-            how: ReleaseHow::Said,
-            reason: "it has stopped".to_owned(),
-        };
-        self.say(at, Command::Release(release), SAYS_AGAIN);
-        self.wake_later(at);
-    }
-
-    fn say_served(&mut self, at: usize, session: &str, token: Token) {
-        let process = &self.processes[at];
-        if process.may_act(self.now) != Some(token) {
-            return;
-        }
-        let (service, instance) = (process.name(), process.instance.clone());
-        let ack = Ack { service, instance, session: Some(session.to_owned()), token };
-        self.say(at, Command::Ack(ack), SAYS_AGAIN);
-        self.wake_later(at);
-    }
-
-    fn say(&mut self, at: usize, command: Command, again: u32) {
-        let until = self.process_time(at).plus(SAY_PATIENCE);
-        self.ask(at, Asked::Say { command: command.clone(), again, until }, Ask::Write(command));
     }
 }

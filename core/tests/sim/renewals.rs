@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_core::id::InstanceId;
 use baton_core::lease::{ReadPoint, Renewal, Withheld};
 use baton_core::mutant::{Mutant, planted};
-use baton_core::state::{Phase, Service, State};
+use baton_core::state::{Phase, Service};
 
 use super::clock::Micros;
 use super::invariants;
@@ -49,12 +49,6 @@ impl World {
         let Beat { service, instance, session, .. } = &pending.beat;
         if node.state.instance(service, instance).is_some_and(|it| it.session.as_ref() == Some(session)) {
             lead.heard.insert((service.clone(), instance.clone()), (session.clone(), now));
-        }
-        // A round is worth its while only for one who may hold, as far as this node knows; whoever may not is told so.
-        if let Some(answer) = at_once(&node.state, &pending.beat) {
-            let Pending { via, client, request, .. } = pending;
-            self.relay(at, via, client, request, answer);
-            return;
         }
         if planted(Mutant::NoReadIndex) {
             // The fault: the leader asks nobody but itself.
@@ -152,7 +146,8 @@ impl World {
             Err(Withheld::OtherTerm | Withheld::Behind) => Answer::Unavailable,
             Err(Withheld::Sealed) => {
                 self.seen.note(Sight::GrantsSealed);
-                Answer::Role { lease: None, interval }
+                // Another is being promoted, which may still fail: nothing is granted, and nothing taken away.
+                Answer::Undecided
             }
             Err(Withheld::NotHolder | Withheld::NoLease) if current == Some(true) => {
                 Answer::Role { lease: None, interval }
@@ -178,19 +173,6 @@ impl World {
         }
         self.last_grant.insert(token, self.now);
     }
-}
-
-/// The answer to one who can be granted nothing, from the state as it is here; none for one who may hold the service.
-fn at_once(state: &State, beat: &Beat) -> Option<Answer> {
-    let Some(service) = state.service(&beat.service) else { return Some(Answer::UnknownSession) };
-    let instance = service.instances.get(&beat.instance);
-    if instance.is_none_or(|it| it.session.as_ref() != Some(&beat.session)) {
-        return Some(Answer::UnknownSession);
-    }
-    let holder = service.assignment.last_holder.as_ref();
-    let may_hold = service.is_active(&beat.instance)
-        && holder.is_some_and(|it| it.lease.is_some() && it.session.as_ref() == Some(&beat.session));
-    (!may_hold).then(|| Answer::Role { lease: None, interval: interval(service, &beat.instance) })
 }
 
 /// How often an instance is asked to heartbeat: several times within its lease where it holds, or may be the next to.

@@ -50,10 +50,11 @@ sights! {
     GrantsSealed = "a renewal was refused under a seal",
     SealsRefused = "a seal was refused: the lease may still run",
     AnswersIgnored = "an answer to a heartbeat came too late to grant anything",
-    ReleasesRepeated = "a release that nobody heard was said again",
     LeasesLapsed = "a holder's lease ran out",
     StepDowns = "a holder was told to step down, and did",
     ReleasesSaid = "a holder released by itself",
+    ReleasesSaidAgain = "a release was not heard, and said again",
+    PassiveLeft = "an instance that held nothing left",
     Placements = "a placement finished",
     Failovers = "a failover finished",
     Switchovers = "a switchover finished",
@@ -111,6 +112,7 @@ impl World {
         let (Some(batch), Some(applied)) = (&past.batch, &past.applied) else { return };
         for (command, reply) in batch.commands.iter().zip(&applied.replies) {
             match (command, reply) {
+                (Command::InstanceLeft(_), Ok(_)) => sights.push(Sight::PassiveLeft),
                 (Command::ActivationExpire(_), Ok(_)) => sights.push(Sight::ActivationsTimedOut),
                 (Command::DebtForget { .. }, Ok(_)) => sights.push(Sight::DebtsForgotten),
                 (Command::LatchSet { .. }, Ok(_)) => sights.push(Sight::Latched),

@@ -57,6 +57,8 @@ pub(crate) struct Shape {
     pub(crate) hasty: bool,
     /// How much of its lease a holder may be silent before it is taken for dead, in hundredths.
     pub(crate) silence: u32,
+    /// How many in a thousand processes that are stopped sleep with their machine.
+    pub(crate) asleep: u64,
     /// How many in a thousand judgements of the leader are false accusations.
     pub(crate) slander: u64,
     /// Lengths of leases that operators ask for, in milliseconds.
@@ -167,6 +169,7 @@ impl Shape {
             batching: rng.one(&[300, 300, 300, 5 * MS, 100 * MS]),
             hasty: rng.chance(250),
             silence: rng.one(&[100, 100, 150, 300]),
+            asleep: 300,
             slander: rng.one(&[0, 0, 2, 10]),
             ttls: vec![250, 250, 300, 500, 1_000, 2_000],
             worst_clocks: rng.chance(300),

@@ -199,6 +199,7 @@ fn refusal(refusal: &Refusal) -> Kind {
         Refusal::NoCandidate { .. } => (StatusCode::CONFLICT, "No instance may be promoted"),
         Refusal::ProofRefused { .. } => (StatusCode::CONFLICT, "The proof does not hold"),
         Refusal::NoActive { .. } => (StatusCode::CONFLICT, "There is no active to move"),
+        Refusal::ActiveNotWell { .. } => (StatusCode::CONFLICT, "The active is not well"),
         Refusal::NotActivePassive { .. } => (StatusCode::CONFLICT, "Not an active_passive service"),
         Refusal::NoTrial { .. } => (StatusCode::CONFLICT, "No trial call now"),
         Refusal::IsActive { .. } => (StatusCode::CONFLICT, "It is the active"),

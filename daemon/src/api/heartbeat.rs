@@ -6,6 +6,7 @@ use baton_core::command::Refusal;
 use baton_core::detector::HeartbeatState;
 use baton_core::id::{InstanceId, ServiceName};
 use baton_core::json::{FieldError, Fields, Json, read as read_fields};
+use baton_core::policy::LAG_MAX;
 
 use super::ApiState;
 use super::answer::Answer;
@@ -72,7 +73,7 @@ fn parse(body: &Json) -> Result<HeartbeatRequest, Vec<FieldError>> {
             .and_then(|slot| slot.text(1..=SESSION_MAX))
             .map(str::to_owned);
         let state = fields.field("state").and_then(baton_core::json::Slot::word);
-        let lag = fields.field("lag").and_then(|slot| slot.whole(0..=u64::MAX));
+        let lag = fields.field("lag").and_then(|slot| slot.whole(0..=LAG_MAX));
         Some(HeartbeatRequest { session: session?, state, lag })
     })
 }
@@ -92,6 +93,7 @@ mod tests {
             (r#"{"session":7}"#, "session"),
             (r#"{"session":"s","state":"fine"}"#, "state"),
             (r#"{"session":"s","lag":-1}"#, "lag"),
+            (r#"{"session":"s","lag":9007199254740993}"#, "lag"),
             (r#"{"session":"s","role":"active"}"#, "role"),
         ] {
             let errors = parsed(bad).expect_err(bad);

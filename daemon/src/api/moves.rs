@@ -71,8 +71,8 @@ pub(crate) async fn failover(
             acknowledgement, and goes on. Its record so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "`already_active`, `transition_in_progress`, `not_eligible`, `no_candidate`, \
-            `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`already_active`, `active_not_well`, `transition_in_progress`, `not_eligible`, \
+            `no_candidate`, `proof_refused` and others: why not", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn switchover(
     State(state): State<ApiState>,
@@ -103,8 +103,8 @@ pub(crate) async fn switchover(
             acknowledgement, and goes on. Its record so far", body = Transition),
         (status = 400, description = "`idempotency_key_unsupported`, `invalid_input`, `invalid_json`", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "`already_active`: nobody is preferred to the active. `transition_in_progress`, \
-            `not_eligible`, `no_candidate`, `proof_refused` and others: why not", body = Problem,
+        (status = 409, description = "`already_active`: nobody is preferred to the active. `active_not_well`, \
+            `transition_in_progress`, `not_eligible`, `no_candidate`, `proof_refused` and others: why not", body = Problem,
             content_type = "application/problem+json"),
     ))]
 pub(crate) async fn failback(

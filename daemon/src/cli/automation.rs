@@ -4,6 +4,7 @@
 use baton_client::ClientError;
 use baton_client::view::{ClusterAutomation, PauseRequest, PauseView, ResumeRequest, ServiceAutomation};
 use baton_core::id::ServiceName;
+use baton_core::rules::times;
 use baton_core::time::Millis;
 use clap::Args;
 use serde::Serialize;
@@ -104,9 +105,9 @@ fn tell<T: Serialize>(
 pub(super) fn of_service(automation: &ServiceAutomation) -> Vec<String> {
     let latched = automation.latched.as_ref().map(|latch| {
         format!(
-            "latched since {}: it was moved {} times within {}, look why and resume it",
+            "latched since {}: it was moved {} within {}, look why and resume it",
             clock(latch.since),
-            latch.moves,
+            times(latch.moves as usize),
             latch.window
         )
     });
@@ -155,6 +156,9 @@ mod tests {
             ends_in_ms: 7_199_000,
         };
         let latch = Latch { since: time, moves: 3, window: Millis::secs(3_600) };
+        let once = Latch { moves: 1, ..latch.clone() };
+        let once = of_service(&ServiceAutomation { paused: None, latched: Some(once) });
+        assert_eq!(once, ["latched since 10:42:00.007: it was moved once within 1h, look why and resume it"]);
         let held = of_service(&ServiceAutomation { paused: Some(pause.clone()), latched: Some(latch) });
         assert_eq!(
             held,

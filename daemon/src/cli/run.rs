@@ -120,6 +120,7 @@ fn failed(error: &RunError) -> ExitCode {
     complain(&error.to_string());
     let exit = match error {
         RunError::Client(error) => exit::of_error(error),
+        RunError::Command(error) => return ExitCode::from(error.code),
         RunError::NotActivePassive { .. } | RunError::Grace(_) => Exit::BadInput,
         RunError::Signals(_) | RunError::Alarm(_) | RunError::Watchdog(_) => Exit::Error,
     };

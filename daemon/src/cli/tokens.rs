@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_client::ClientError;
-use baton_client::guard::conformance::{self, Failure, HttpResource, Method, Options, Report, Rule};
+use baton_client::guard::conformance::{self, Failure, HttpResource, Method, Options, Report};
 use baton_core::id::{ServiceName, Token};
 use baton_core::time::Millis;
 use clap::builder::RangedU64ValueParser;
@@ -204,6 +204,8 @@ fn told(ended: &Result<Report, Box<Failure>>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use baton_client::guard::conformance::Rule;
+
     use super::*;
 
     fn failure(rule: Rule, silent: bool) -> Result<Report, Box<Failure>> {

@@ -309,6 +309,7 @@ impl Tenure {
                     | Refusal::NoCandidate { .. }
                     | Refusal::ProofRefused { .. }
                     | Refusal::NoActive { .. }
+                    | Refusal::ActiveNotWell { .. }
                     | Refusal::NotActivePassive { .. }
                     | Refusal::NoTrial { .. }
                     | Refusal::IsActive { .. }

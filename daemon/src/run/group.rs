@@ -8,9 +8,11 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baton_core::id::{InstanceId, ServiceName, Token};
+use rustix::fs::Access;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid, waitpid};
 use tokio::process::{Child, Command};
 
@@ -28,9 +30,9 @@ const NOT_RUN: u8 = 126;
 /// Why a child was not started.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
-pub(super) struct NotStarted {
+pub(crate) struct NotStarted {
     /// The exit code that a shell would give.
-    pub(super) code: u8,
+    pub(crate) code: u8,
     source: io::Error,
 }
 
@@ -55,6 +57,28 @@ pub(super) struct Group {
 }
 
 impl Task {
+    /// Whether there is anything to be started, looked for as the system will. Asked before the instance is registered: whoever
+    /// has nothing to run must not take a service from somebody who has. What only the system knows it says at the start.
+    pub(super) fn can_start(&self) -> Result<(), NotStarted> {
+        let program = self.command.first().map(Path::new).unwrap_or(Path::new(""));
+        let named = program.components().count() > 1 || program.is_absolute();
+        let places: Vec<PathBuf> = if named {
+            vec![program.to_owned()]
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|place| place.join(program)).collect()
+        };
+        let files: Vec<PathBuf> = places.into_iter().filter(|place| place.is_file()).collect();
+        if files.iter().any(|file| rustix::fs::access(file, Access::EXEC_OK).is_ok()) {
+            return Ok(());
+        }
+        let (code, kind) = match files.is_empty() {
+            true => (NOT_FOUND, io::ErrorKind::NotFound),
+            false => (NOT_RUN, io::ErrorKind::PermissionDenied),
+        };
+        Err(NotStarted { code, source: io::Error::new(kind, format!("{}: {kind}", program.display())) })
+    }
+
     /// Starts the child, which speaks to the cluster, if it does, by this token in this session.
     pub(super) fn start(&self, token: Token, session: Option<&str>) -> Result<Group, NotStarted> {
         let fail = |source: io::Error| {

@@ -24,7 +24,7 @@ use baton_core::policy::{Mode, Registration, Spec};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 pub(crate) use self::group::Task;
-use self::group::{Group, Orphans};
+use self::group::{Group, NotStarted, Orphans};
 use self::guard::Guard;
 use self::rules::GraceTooLong;
 pub(crate) use self::rules::{AckBy, Restart, Rules};
@@ -55,6 +55,9 @@ pub(crate) enum RunError {
     /// The grace does not fit into the service's lease.
     #[error(transparent)]
     Grace(#[from] GraceTooLong),
+    /// There is nothing to be started.
+    #[error("the command cannot be started: {0}; nothing was registered")]
+    Command(#[from] NotStarted),
     /// Without signals nobody could end it.
     #[error("signals cannot be received: {0}")]
     Signals(std::io::Error),
@@ -85,6 +88,7 @@ pub(crate) async fn supervise(
         mode @ Mode::ActiveActive => return Err(RunError::NotActivePassive { service: task.service, mode }),
     }
     rules.fits(spec.lease.ttl.as_duration())?;
+    task.can_start()?;
     let guard = Guard::new(Watchdog::start, boot_time(), say).map_err(RunError::Watchdog)?;
     let (service, instance) = (task.service.clone(), task.instance.clone());
     let follow_role = !spec.lease.release_on_disconnect;
@@ -219,7 +223,11 @@ impl Runner {
                     Output::Acknowledge(token) => self.session.acknowledge(token),
                     Output::Leave(reason) => self.session.leave(reason),
                     Output::Say(line) => (self.say)(&line),
-                    Output::Exit(code) => return Some(code),
+                    Output::Exit(code) => {
+                        // Whoever guards has nobody to guard any more, and must not take this end for a death.
+                        self.look_after_guard();
+                        return Some(code);
+                    }
                 }
             }
             self.look_after_guard();

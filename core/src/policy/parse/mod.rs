@@ -11,4 +11,4 @@ mod tests;
 
 pub use crate::json::FieldError;
 pub use registration::{parse_registration, parse_registration_patch};
-pub use spec::parse_spec;
+pub use spec::{LAG_MAX, parse_spec};

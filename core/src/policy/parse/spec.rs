@@ -50,8 +50,8 @@ const ATTEMPTS_MAX: u32 = 100;
 /// The tries of a hook where no number is given.
 const HOOK_ATTEMPTS: u32 = 3;
 
-/// The largest lag: what survives every JSON parser.
-const LAG_MAX: u64 = 1 << 53;
+/// The largest lag, allowed or told by a heartbeat: what survives every JSON parser.
+pub const LAG_MAX: u64 = 1 << 53;
 
 /// Delays may be nothing at all.
 const DELAY: RangeInclusive<Millis> = Millis::ZERO..=LONGEST;
@@ -257,8 +257,10 @@ fn proof(mut slot: Slot<'_, '_>) -> Option<ProofPolicy> {
 /// A list of words, at least one, none of them twice.
 fn words_once<T: Word + PartialEq>(slot: Slot<'_, '_>) -> Option<Vec<T>> {
     let mut seen: Vec<T> = Vec::new();
-    // One more than there are words, so that a word that stands there twice is named as such.
-    slot.list(1..=T::words().len() + 1, |slot| {
+    let all = T::words().len();
+    // With one more than there are words, the one that stands there twice is named as such.
+    let one_more = matches!(slot.json(), Json::Array(list) if list.len() == all + 1);
+    slot.list(1..=all + usize::from(one_more), |slot| {
         let (json, mut again) = (slot.json(), slot);
         let word = T::words().iter().find(|(text, _)| matches!(json, Json::String(given) if given == text));
         match word {
