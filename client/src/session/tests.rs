@@ -45,6 +45,15 @@ impl Server {
         Self { url, asked }
     }
 
+    /// Waits until this was asked so often.
+    async fn was_asked(&self, what: &str, times: usize) {
+        let end = boot_time().plus(SOON);
+        while self.asked(what).len() < times {
+            assert!(boot_time() < end, "{what} was not asked {times} times, but {}", self.asked(what).len());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     fn asked(&self, what: &str) -> Vec<Value> {
         let asked = self.asked.lock().expect("no panic");
         asked.iter().filter(|(path, _)| path == what).map(|(_, body)| body.clone()).collect()
@@ -341,14 +350,9 @@ async fn a_release_that_the_cluster_has_forgotten_is_said_again() {
     assert_eq!(token(&mut session).await, 7);
     session.release(release(7, false));
     assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
-    let end = boot_time().plus(SOON);
-    while server.asked("post release").len() < 2 {
-        assert!(boot_time() < end, "grants of a released token go on, and it says nothing");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    while server.asked("post heartbeat").len() < 25 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    // Grants of a released token go on.
+    server.was_asked("post release", 2).await;
+    server.was_asked("post heartbeat", 25).await;
     let said = server.asked("post release").len();
     assert!(said <= 4, "{said} times for 20 heartbeats");
 }
@@ -370,11 +374,7 @@ async fn who_serves_says_so_until_it_is_heard() {
     assert_eq!(server.asked("post ack").len(), 0, "nobody had the token when it was said");
     session.acknowledge(baton_core::id::Token(7));
     session.acknowledge(baton_core::id::Token(7));
-    let end = boot_time().plus(SOON);
-    while server.asked("post ack").len() < 3 {
-        assert!(boot_time() < end, "it is not said again");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.was_asked("post ack", 3).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(server.asked("post ack"), vec![json!({"token": 7, "session": "s1"}); 3]);
 }
@@ -413,9 +413,7 @@ async fn who_goes_while_its_release_is_not_heard_says_both_at_once() {
     let mut session = session(&[&server.url]);
     assert_eq!(token(&mut session).await, 7);
     session.release(release(7, false));
-    while server.asked("post release").is_empty() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    server.was_asked("post release", 1).await;
     session.leave("the end".to_owned());
     assert!(matches!(next(&mut session).await, SessionEvent::Released { .. }));
     assert_eq!(next(&mut session).await, SessionEvent::Left);
@@ -436,9 +434,7 @@ async fn who_goes_and_was_promoted_just_now_hears_of_it_and_gives_that_back() {
     })
     .await;
     let mut session = session(&[&server.url]);
-    while server.asked("post heartbeat").is_empty() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    server.was_asked("post heartbeat", 1).await;
     session.leave("the end".to_owned());
     while !matches!(next(&mut session).await, SessionEvent::Active { token, .. } if token.0 == 9) {}
     session.release(release(9, true));

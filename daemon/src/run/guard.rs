@@ -120,7 +120,7 @@ impl Guard {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
     use std::sync::Mutex;
     use std::time::Duration;
 
@@ -132,7 +132,8 @@ mod tests {
     static ENDS: Mutex<Vec<UnixStream>> = Mutex::new(Vec::new());
 
     fn sleeper() -> Child {
-        Command::new("sleep").arg("600").spawn().expect("sleep")
+        // Should a test fail, nobody waits for it.
+        Command::new("sleep").arg("60").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sleep")
     }
 
     /// One that never reads, and has no room left.
