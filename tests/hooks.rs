@@ -264,7 +264,7 @@ fn each_attempt_is_kept_with_its_exit_code_and_nobody_is_promoted_by_failures() 
         assert!(!says(&held, "power switch"), "what an agent prints stays on its node");
         let explained = until(SOON, "the attempts to be used up", async || {
             let explained = cluster.api(node).get("/v1/services/failing/explain").await.is(200).json;
-            when(says(&explained, "failed 2 times, attempts is 2"), explained)
+            when(says(&explained, "failed 2 times, and attempts is 2"), explained)
         })
         .await;
         assert!(says(&explained["summary"], "waits"), "{explained:#}");

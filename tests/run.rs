@@ -488,7 +488,9 @@ fn what_cannot_be_supervised_is_refused_with_the_remedy() {
         // Whoever has nothing to run takes the service from nobody: it does not even register.
         let (code, told) = run("jobs", &[], &["no-such-program"]).await;
         assert_eq!(code, Some(127), "{told}");
-        let (code, told) = run("jobs", &[], &["/etc/hostname"]).await;
+        let plain = cluster.dir().join("plain");
+        std::fs::write(&plain, "no program").expect("a file");
+        let (code, told) = run("jobs", &[], &[plain.to_str().expect("UTF-8")]).await;
         assert_eq!(code, Some(126), "{told}");
         let known = api.get("/v1/services/jobs/instances").await.done();
         assert_eq!(known.items(), [] as [Value; 0], "nobody is registered");

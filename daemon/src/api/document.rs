@@ -175,12 +175,13 @@ mod tests {
     use baton_core::event::EventKind;
     use baton_core::json::Word;
     use baton_core::pick::PickStrategy;
-    use baton_core::planner::{Decision, GateVerdict};
+    use baton_core::planner::{Decision, GateVerdict, OperatorMay};
     use baton_core::policy::{
         AutoWord, CheckKind, Combine, FailbackMode, FailoverStrategy, Liveness, LoadBalancing, MajorityWord, Mode,
         OnQuorumLoss, ProofKind, RecoveryStrategy, RetryOn, RetryStrategy,
     };
     use baton_core::probe::{FailureClass, Health, Verdict};
+    use baton_core::rules::PauseScope;
     use baton_core::state::{AdminState, Phase, Source};
     use baton_core::transition::{Fencing, TransitionKind, TransitionStatus};
     use utoipa::ToSchema;
@@ -221,6 +222,8 @@ mod tests {
             words_of::<MajorityWord>(),
             words_of::<Mode>(),
             words_of::<OnQuorumLoss>(),
+            words_of::<OperatorMay>(),
+            words_of::<PauseScope>(),
             words_of::<Phase>(),
             words_of::<PickStrategy>(),
             words_of::<ProofKind>(),
