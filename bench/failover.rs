@@ -32,8 +32,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long anything may take to come up or to settle.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// The rest between two rounds: the one that was killed is a candidate again, its child waits.
-const REST: Duration = Duration::from_millis(700);
+/// The rest between two rounds: the one that was killed is started again, registers, and is a candidate.
+const REST: Duration = Duration::from_millis(1_200);
 
 struct Cluster {
     children: Vec<Child>,
@@ -72,12 +72,27 @@ impl Cluster {
     fn supervise(&mut self, service: &str, instance: &str) -> Result<u32, Failure> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
         command.args(["--endpoint", &self.api.join(","), "run", "--service", service, "--instance", instance]);
-        command.args(["--restart", "always", "--", "sh", "-c"]);
+        command.args(["--", "sh", "-c"]);
         command.arg(
             "echo $$ > \"$0.$BATON_TOKEN.new\" && mv \"$0.$BATON_TOKEN.new\" \"$0.$BATON_TOKEN\"; exec sleep 100000",
         );
         command.arg(self.dir.path().join(service));
         self.spawn(&format!("{service}-{instance}"), command)
+    }
+
+    /// Waits for the end of a supervisor whose child has ended; one that goes on all the same is told to end.
+    fn ended(&mut self, supervisor: u32) -> Result<(), Failure> {
+        let child = self.children.iter_mut().find(|child| child.id() == supervisor).ok_or("no such supervisor")?;
+        let begun = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > Duration::from_secs(3) {
+                kill_process(pid(supervisor)?, Signal::TERM)?;
+                child.wait()?;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn paper(&self, service: &str, token: u64) -> PathBuf {
@@ -89,6 +104,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // The supervisors first, in order: they take their children with them.
         for child in self.children.iter_mut().skip(3) {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                continue;
+            }
             let _ = i32::try_from(child.id()).ok().and_then(Pid::from_raw).map(|pid| {
                 let _ = kill_process(pid, Signal::CONT);
                 kill_process(pid, Signal::TERM)
@@ -227,13 +245,13 @@ async fn play(service: &'static str, ttl: Option<&str>, rounds: usize, stop: boo
     while ready.load(Ordering::Relaxed) != 0b111 && begun.elapsed() < DEADLINE {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let supervisors = [("a", cluster.supervise(service, "a")?), ("b", cluster.supervise(service, "b")?)];
+    let mut supervisors = [("a", cluster.supervise(service, "a")?), ("b", cluster.supervise(service, "b")?)];
     let (_, mut active, mut token) = everybody_knows(&mut news, 0, Instant::now()).await?;
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let child = child_of(&cluster.paper(service, token)).await?;
         tokio::time::sleep(REST).await;
-        let supervisor = supervisors.iter().find(|(name, _)| *name == active).ok_or("an unknown active")?.1;
+        let (name, supervisor) = *supervisors.iter().find(|(name, _)| *name == active).ok_or("an unknown active")?;
         let since = Instant::now();
         if stop {
             kill_process(pid(supervisor)?, Signal::STOP)?;
@@ -245,8 +263,13 @@ async fn play(service: &'static str, ttl: Option<&str>, rounds: usize, stop: boo
         first.push(round.first);
         last.push(round.last);
         if stop {
-            kill_process(child, Signal::CONT)?;
+            // Its watchdog may have ended it already.
+            let _ = kill_process(child, Signal::CONT);
             kill_process(pid(supervisor)?, Signal::CONT)?;
+        }
+        cluster.ended(supervisor)?;
+        if let Some(of) = supervisors.iter_mut().find(|(other, _)| *other == name) {
+            of.1 = cluster.supervise(service, name)?;
         }
         (active, token) = (next, minted);
     }
