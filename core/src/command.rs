@@ -1,5 +1,6 @@
 //! Everything that can be asked of the state machine, and how it answers. A command carries all that `apply` needs:
-//! the time, the entropy and the choices come with it.
+//! the time, the entropy and the choices come with it. One closed enum with its bodies and refusals: longer than a room should
+//! be, and of one subject.
 
 use serde::{Deserialize, Serialize};
 
