@@ -1,7 +1,8 @@
 //! Heartbeats on their way to an answer: each waits for a read-index round that began after it was received, and is then
 //! granted time, or not, from what is applied by then. What takes something away (passive, another session, no such
-//! instance) waits as well: a leader that was deposed and does not know it must not end what its successor has begun. Which round speaks for whom is `core::lease::Rounds`; whether
-//! time is granted is `core::lease::Leases`. Here they are only carried from one to the other.
+//! instance) waits as well: a leader that was deposed and does not know it must not end what its successor has begun. Which
+//! round speaks for whom is `core::lease::Rounds`; whether time is granted is `core::lease::Leases`. Here they are only
+//! carried from one to the other.
 
 use std::time::Duration;
 
@@ -110,6 +111,10 @@ fn granted(
 ) -> Option<BeatAnswer> {
     let asked = Renewal { service: &beat.service, instance: &beat.instance, session: &beat.session };
     let granted = book.grant(point, reader, &asked);
+    if matches!(granted, Err(Withheld::OtherTerm | Withheld::Behind)) {
+        // Nothing that this node holds is vouched for then: it must not say that somebody is not there, either.
+        return None;
+    }
     let view = reader.view();
     let Some(service) = view.state.service(&beat.service) else { return Some(BeatAnswer::NoSuchService) };
     let Some(instance) = service.instances.get(&beat.instance) else { return Some(BeatAnswer::NoSuchInstance) };
@@ -128,13 +133,12 @@ fn granted(
             answer.on_quorum_loss = Some(granted.on_quorum_loss).filter(|word| *word == OnQuorumLoss::Freeze);
             metrics::counter!("baton_leases_granted_total").increment(1);
         }
-        Err(Withheld::OtherTerm | Withheld::Behind) => return None,
         // Another is being promoted, which may still fail: nothing is granted, and nothing taken away.
         Err(Withheld::Sealed) => {
             answer.role = Role::Active;
             answer.token = service.active_token();
         }
-        Err(Withheld::NotHolder | Withheld::NoLease) => {}
+        Err(Withheld::NotHolder | Withheld::NoLease | Withheld::OtherTerm | Withheld::Behind) => {}
     }
     Some(BeatAnswer::Taken(answer))
 }
